@@ -1,0 +1,2 @@
+//! The operator's API: messages and framing.
+#![forbid(unsafe_code)]

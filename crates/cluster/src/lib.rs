@@ -1,0 +1,2 @@
+//! The replicated state machine.
+#![forbid(unsafe_code)]

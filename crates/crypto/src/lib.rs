@@ -1,0 +1,2 @@
+//! AEAD for bursts, PRF, key exchange.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The poll-mode worker.
+#![forbid(unsafe_code)]

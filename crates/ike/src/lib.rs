@@ -1,0 +1,2 @@
+//! RFC 7296 as a sans-I/O machine.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The Maglev permutation table.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! One cluster member, pure: inputs in, outputs out.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Packet buffers, frames and wire formats.
+#![forbid(unsafe_code)]

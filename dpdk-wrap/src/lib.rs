@@ -1,0 +1,1 @@
+//! Safe, owning DPDK: EAL, mempools, mbufs, ports.
