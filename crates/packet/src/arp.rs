@@ -83,12 +83,12 @@ impl Repr {
         Self::request(source_mac, Ipv4Addr::UNSPECIFIED, target)
     }
 
-    /// A gratuitous request: sender and target address are the same (RFC 5227, 3).
+    /// A gratuitous request: sender and target address are the same (RFC 5227, 2.3).
     pub const fn announcement(mac: MacAddr, address: Ipv4Addr) -> Self {
         Self::request(mac, address, address)
     }
 
-    /// A gratuitous reply, for the stations that learn from replies only (RFC 5227, 3 and 4.6).
+    /// A gratuitous reply, for the stations that learn from replies only (RFC 5227, 3).
     pub const fn announcement_reply(mac: MacAddr, address: Ipv4Addr) -> Self {
         Self {
             operation: Operation::Reply,
