@@ -1,0 +1,590 @@
+//! The messages. Tags are never used again; times are Unix milliseconds, durations name their unit.
+
+use crate::names::{Named, by_name, ike_spi, spi};
+use prost::{Enumeration, Message, Oneof};
+use serde::Serialize;
+
+/// A question or an order to the member the socket belongs to.
+#[derive(Clone, PartialEq, Message)]
+pub struct Request {
+    /// What is asked; `None` when a newer CLI asks something this member does not know.
+    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub kind: Option<RequestKind>,
+}
+
+/// What can be asked.
+#[derive(Clone, PartialEq, Oneof)]
+pub enum RequestKind {
+    /// The state of the member and its cluster at a glance.
+    #[prost(message, tag = "1")]
+    Status(StatusRequest),
+    /// Every security association.
+    #[prost(message, tag = "2")]
+    SaList(SaListRequest),
+    /// Flows and the targets they go to.
+    #[prost(message, tag = "3")]
+    FlowList(FlowListRequest),
+    /// Every target.
+    #[prost(message, tag = "4")]
+    TargetList(TargetListRequest),
+    /// Drain a target or take it back into service.
+    #[prost(message, tag = "5")]
+    TargetSet(TargetSet),
+    /// The cluster as this member sees it.
+    #[prost(message, tag = "6")]
+    ClusterStatus(ClusterStatusRequest),
+    /// Give the common address to another member.
+    #[prost(message, tag = "7")]
+    Handover(Handover),
+    /// Why packets were dropped, and how many.
+    #[prost(message, tag = "8")]
+    DropReasons(DropReasonsRequest),
+}
+
+/// Asks for [`Status`].
+#[derive(Clone, PartialEq, Message)]
+pub struct StatusRequest {}
+
+/// Asks for [`SaList`].
+#[derive(Clone, PartialEq, Message)]
+pub struct SaListRequest {}
+
+/// Asks for [`FlowList`].
+#[derive(Clone, PartialEq, Message)]
+pub struct FlowListRequest {
+    /// At most this many flows.
+    #[prost(uint32, tag = "1")]
+    pub limit: u32,
+}
+
+/// Asks for [`TargetList`].
+#[derive(Clone, PartialEq, Message)]
+pub struct TargetListRequest {}
+
+/// Drains a target (it gets no new flows) or takes it back into service.
+#[derive(Clone, PartialEq, Message)]
+pub struct TargetSet {
+    /// The target's name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Whether it shall drain.
+    #[prost(bool, tag = "2")]
+    pub draining: bool,
+}
+
+/// Asks for [`ClusterStatus`].
+#[derive(Clone, PartialEq, Message)]
+pub struct ClusterStatusRequest {}
+
+/// Gives the common address to another member.
+#[derive(Clone, PartialEq, Message)]
+pub struct Handover {
+    /// To this member; without it, to the one that is furthest ahead.
+    #[prost(uint64, optional, tag = "1")]
+    pub to: Option<u64>,
+}
+
+/// Asks for [`DropReasons`].
+#[derive(Clone, PartialEq, Message)]
+pub struct DropReasonsRequest {}
+
+/// The answer to one [`Request`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Response {
+    /// What is answered; `None` when a newer member answers something this CLI does not know.
+    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub kind: Option<ResponseKind>,
+}
+
+/// What can be answered.
+#[derive(Clone, PartialEq, Oneof, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResponseKind {
+    /// The request was refused or failed.
+    #[prost(message, tag = "1")]
+    Failure(Failure),
+    /// Answers a [`StatusRequest`].
+    #[prost(message, tag = "2")]
+    Status(Box<Status>),
+    /// Answers a [`SaListRequest`].
+    #[prost(message, tag = "3")]
+    SaList(SaList),
+    /// Answers a [`FlowListRequest`].
+    #[prost(message, tag = "4")]
+    FlowList(FlowList),
+    /// Answers a [`TargetListRequest`].
+    #[prost(message, tag = "5")]
+    TargetList(TargetList),
+    /// Answers a [`ClusterStatusRequest`].
+    #[prost(message, tag = "6")]
+    ClusterStatus(ClusterStatus),
+    /// Answers a [`DropReasonsRequest`].
+    #[prost(message, tag = "7")]
+    DropReasons(DropReasons),
+    /// Answers an order that was carried out.
+    #[prost(message, tag = "8")]
+    Done(Done),
+}
+
+/// An order was carried out.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct Done {
+    /// Names the operation in the log.
+    #[prost(uint64, tag = "1")]
+    pub operation: u64,
+    /// What was done, one line.
+    #[prost(string, tag = "2")]
+    pub text: String,
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct Failure {
+    /// The kind, from which the exit code follows.
+    #[prost(enumeration = "FailureKind", tag = "1")]
+    #[serde(serialize_with = "by_name::<FailureKind, _>")]
+    pub kind: i32,
+    /// What happened, one line.
+    #[prost(string, tag = "2")]
+    pub message: String,
+    /// What to do about it; may be empty.
+    #[prost(string, tag = "3")]
+    pub next_action: String,
+}
+
+/// Kinds of [`Failure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Enumeration)]
+#[repr(i32)]
+pub enum FailureKind {
+    /// It was tried and did not work.
+    Failed = 0,
+    /// The request makes no sense here.
+    Usage = 1,
+    /// The cluster is not in a state to do this.
+    Degraded = 2,
+    /// Only the owner can do this.
+    NotOwner = 3,
+}
+
+impl Named for FailureKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Degraded => "degraded",
+            Self::NotOwner => "not_owner",
+        }
+    }
+}
+
+/// How well the member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Enumeration)]
+#[repr(i32)]
+pub enum Health {
+    /// Nothing to do.
+    Ok = 0,
+    /// It works, but a further failure may not be survived.
+    Degraded = 1,
+    /// Nobody speaks for the common address.
+    Failed = 2,
+}
+
+impl Named for Health {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What a member is in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Enumeration)]
+#[repr(i32)]
+pub enum Role {
+    /// Takes over when the owner fails.
+    Standby = 0,
+    /// Speaks for the common address.
+    Owner = 1,
+    /// Asks for votes, or leads without owning yet.
+    Candidate = 2,
+    /// Does not answer.
+    Unreachable = 3,
+    /// Waits out the longest lease after its start, before it votes.
+    Quarantined = 4,
+}
+
+impl Named for Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Standby => "standby",
+            Self::Owner => "owner",
+            Self::Candidate => "candidate",
+            Self::Unreachable => "unreachable",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// Something is wrong, and what to do about it.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct Problem {
+    /// What is wrong.
+    #[prost(string, tag = "1")]
+    pub what: String,
+    /// The next action.
+    #[prost(string, tag = "2")]
+    pub next_action: String,
+}
+
+/// One ownership of the common address.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct Ownership {
+    /// The owner.
+    #[prost(uint64, tag = "1")]
+    pub member: u64,
+    /// Its boot counter.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    /// The Raft term in which it took the address.
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+    /// Since when, as this member saw it, Unix milliseconds.
+    #[prost(uint64, tag = "4")]
+    pub since_unix_ms: u64,
+}
+
+/// A member as another one sees it.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct MemberInfo {
+    /// Its number.
+    #[prost(uint64, tag = "1")]
+    pub member: u64,
+    /// Its address for replication.
+    #[prost(string, tag = "2")]
+    pub address: String,
+    /// What it is.
+    #[prost(enumeration = "Role", tag = "3")]
+    #[serde(serialize_with = "by_name::<Role, _>")]
+    pub role: i32,
+    /// Whether this is the member that answers.
+    #[prost(bool, tag = "4")]
+    pub this: bool,
+    /// How far its log is known to agree with the leader's; only the leader knows.
+    #[prost(uint64, optional, tag = "5")]
+    pub matched_index: Option<u64>,
+    /// Whether connections to it stand.
+    #[prost(bool, tag = "6")]
+    pub connected: bool,
+}
+
+/// Connections from or to members that were refused, under a name.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct Refusal {
+    /// Why.
+    #[prost(string, tag = "1")]
+    pub reason: String,
+    /// How often since the start.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+
+/// The cluster as one member sees it.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct ClusterStatus {
+    /// The member that answers.
+    #[prost(uint64, tag = "1")]
+    pub member: u64,
+    /// Its boot counter.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    /// The Raft term.
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
+    /// The leader of that term.
+    #[prost(uint64, optional, tag = "4")]
+    pub leader: Option<u64>,
+    /// Highest committed index known here.
+    #[prost(uint64, tag = "5")]
+    pub commit_index: u64,
+    /// Highest index applied here.
+    #[prost(uint64, tag = "6")]
+    pub applied_index: u64,
+    /// Every member.
+    #[prost(message, repeated, tag = "7")]
+    pub members: Vec<MemberInfo>,
+    /// The owner.
+    #[prost(message, optional, tag = "8")]
+    pub owner: Option<Ownership>,
+    /// Equal on members with equal applied index; shows that they agree.
+    #[prost(string, tag = "9")]
+    pub state_hash: String,
+    /// Refused connections, by reason.
+    #[prost(message, repeated, tag = "10")]
+    pub refusals: Vec<Refusal>,
+}
+
+/// One IKE SA.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct IkeSa {
+    /// The initiator's SPI.
+    #[prost(uint64, tag = "1")]
+    #[serde(serialize_with = "ike_spi")]
+    pub initiator_spi: u64,
+    /// The responder's SPI.
+    #[prost(uint64, tag = "2")]
+    #[serde(serialize_with = "ike_spi")]
+    pub responder_spi: u64,
+    /// The connection it belongs to.
+    #[prost(string, tag = "3")]
+    pub connection: String,
+    /// The peer's address and port.
+    #[prost(string, tag = "4")]
+    pub peer: String,
+    /// Who the peer proved to be.
+    #[prost(string, tag = "5")]
+    pub identity: String,
+    /// Its state.
+    #[prost(string, tag = "6")]
+    pub state: String,
+    /// Whether a standby could continue it.
+    #[prost(bool, tag = "7")]
+    pub takeover_ready: bool,
+}
+
+/// One pair of Child SAs.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct ChildSa {
+    /// SPI of what we receive; names the pair.
+    #[prost(uint32, tag = "1")]
+    #[serde(serialize_with = "spi")]
+    pub inbound_spi: u32,
+    /// SPI of what we send.
+    #[prost(uint32, tag = "2")]
+    #[serde(serialize_with = "spi")]
+    pub outbound_spi: u32,
+    /// Our SPI of the IKE SA it belongs to.
+    #[prost(uint64, tag = "3")]
+    #[serde(serialize_with = "ike_spi")]
+    pub ike_spi: u64,
+    /// The connection it belongs to.
+    #[prost(string, tag = "4")]
+    pub connection: String,
+    /// The peer's address.
+    #[prost(string, tag = "5")]
+    pub peer: String,
+    /// Algorithm, encapsulation and sequence numbers, e.g. "aes256gcm16 udp esn".
+    #[prost(string, tag = "6")]
+    pub suite: String,
+    /// Our side's traffic selectors.
+    #[prost(string, repeated, tag = "7")]
+    pub local_ts: Vec<String>,
+    /// The peer's traffic selectors.
+    #[prost(string, repeated, tag = "8")]
+    pub remote_ts: Vec<String>,
+    /// Every outbound number below this one has been granted to somebody.
+    #[prost(uint64, tag = "9")]
+    pub outbound_granted_end: u64,
+    /// Inbound numbers at or below this one were accepted by an earlier owner or are refused.
+    #[prost(uint64, tag = "10")]
+    pub inbound_floor: u64,
+    /// Inbound numbers above this one are refused until it is moved.
+    #[prost(uint64, tag = "11")]
+    pub inbound_horizon: u64,
+    /// Whether a standby could continue it at once.
+    #[prost(bool, tag = "12")]
+    pub takeover_ready: bool,
+    /// Why not; empty when ready.
+    #[prost(string, tag = "13")]
+    pub takeover_reason: String,
+}
+
+/// Every security association.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct SaList {
+    /// IKE SAs.
+    #[prost(message, repeated, tag = "1")]
+    pub ike_sas: Vec<IkeSa>,
+    /// Child SAs.
+    #[prost(message, repeated, tag = "2")]
+    pub child_sas: Vec<ChildSa>,
+}
+
+/// One flow and where it goes.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct Flow {
+    /// "tcp", "udp", "icmp" or the protocol's number.
+    #[prost(string, tag = "1")]
+    pub protocol: String,
+    /// Source address and port inside the tunnel.
+    #[prost(string, tag = "2")]
+    pub source: String,
+    /// Destination address and port inside the tunnel.
+    #[prost(string, tag = "3")]
+    pub destination: String,
+    /// Name of the target.
+    #[prost(string, tag = "4")]
+    pub target: String,
+    /// Since the last packet, milliseconds.
+    #[prost(uint64, tag = "5")]
+    pub idle_ms: u64,
+    /// The worker that carries it.
+    #[prost(uint32, tag = "6")]
+    pub worker: u32,
+}
+
+/// Flows of this member.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct FlowList {
+    /// The flows, at most as many as asked for.
+    #[prost(message, repeated, tag = "1")]
+    pub flows: Vec<Flow>,
+    /// Whether there are more.
+    #[prost(bool, tag = "2")]
+    pub truncated: bool,
+}
+
+/// One target.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct Target {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Its address.
+    #[prost(string, tag = "2")]
+    pub address: String,
+    /// Its share of new flows, relative to the others'.
+    #[prost(uint32, tag = "3")]
+    pub weight: u32,
+    /// Whether it gets no new flows.
+    #[prost(bool, tag = "4")]
+    pub draining: bool,
+    /// Its MAC address; empty while it has not answered.
+    #[prost(string, tag = "5")]
+    pub mac: String,
+}
+
+/// Every target.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct TargetList {
+    /// The targets, in the order of the configuration.
+    #[prost(message, repeated, tag = "1")]
+    pub targets: Vec<Target>,
+}
+
+/// One reason packets were dropped for.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct DropReason {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Packets.
+    #[prost(uint64, tag = "2")]
+    pub packets: u64,
+    /// What it means, one sentence.
+    #[prost(string, tag = "3")]
+    pub description: String,
+}
+
+/// Every reason, also those that never happened.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct DropReasons {
+    /// The reasons.
+    #[prost(message, repeated, tag = "1")]
+    pub reasons: Vec<DropReason>,
+}
+
+/// The state of a member and its cluster at a glance.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct Status {
+    /// Version of the daemon.
+    #[prost(string, tag = "1")]
+    pub version: String,
+    /// How well it is.
+    #[prost(enumeration = "Health", tag = "2")]
+    #[serde(serialize_with = "by_name::<Health, _>")]
+    pub health: i32,
+    /// What is wrong, the most urgent first.
+    #[prost(message, repeated, tag = "3")]
+    pub problems: Vec<Problem>,
+    /// The common address.
+    #[prost(string, tag = "4")]
+    pub common_address: String,
+    /// The inside address.
+    #[prost(string, tag = "5")]
+    pub inside_address: String,
+    /// Role of the member that answers.
+    #[prost(enumeration = "Role", tag = "6")]
+    #[serde(serialize_with = "by_name::<Role, _>")]
+    pub role: i32,
+    /// What is left of this member's lease in microseconds; 0 without one.
+    #[prost(uint64, tag = "7")]
+    pub lease_left_us: u64,
+    /// The cluster.
+    #[prost(message, optional, tag = "8")]
+    pub cluster: Option<ClusterStatus>,
+    /// Number of IKE SAs.
+    #[prost(uint32, tag = "9")]
+    pub ike_sas: u32,
+    /// Every Child SA.
+    #[prost(message, repeated, tag = "10")]
+    pub child_sas: Vec<ChildSa>,
+    /// Every target.
+    #[prost(message, repeated, tag = "11")]
+    pub targets: Vec<Target>,
+    /// Reasons with packets, the most frequent first.
+    #[prost(message, repeated, tag = "12")]
+    pub drops: Vec<DropReason>,
+    /// The member's clock, Unix milliseconds.
+    #[prost(uint64, tag = "13")]
+    pub now_unix_ms: u64,
+    /// The daemon's start, Unix milliseconds.
+    #[prost(uint64, tag = "14")]
+    pub started_unix_ms: u64,
+    /// Whether the outside port has link.
+    #[prost(bool, tag = "15")]
+    pub outside_up: bool,
+    /// Whether the inside port has link.
+    #[prost(bool, tag = "16")]
+    pub inside_up: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_names_enumerated_values_and_writes_spis_in_hexadecimal() {
+        let sa = ChildSa { inbound_spi: 0xc0ff_ee01, ike_spi: 0x1f, ..ChildSa::default() };
+        let json = serde_json::to_value(&sa).unwrap();
+        assert_eq!(json["inbound_spi"], "c0ffee01");
+        assert_eq!(json["ike_spi"], "000000000000001f");
+
+        let member = MemberInfo { role: Role::Owner.into(), ..MemberInfo::default() };
+        assert_eq!(serde_json::to_value(&member).unwrap()["role"], "owner");
+        let newer = MemberInfo { role: 99, ..MemberInfo::default() };
+        assert_eq!(serde_json::to_value(&newer).unwrap()["role"], "unknown");
+    }
+
+    #[test]
+    fn a_whole_status_survives_the_wire() {
+        let status = Status {
+            version: "1".into(),
+            health: Health::Degraded.into(),
+            child_sas: vec![ChildSa { inbound_spi: 256, ..ChildSa::default() }],
+            cluster: Some(ClusterStatus { leader: Some(3), ..ClusterStatus::default() }),
+            ..Status::default()
+        };
+        let response = Response { kind: Some(ResponseKind::Status(Box::new(status))) };
+        let bytes = response.encode_to_vec();
+        assert_eq!(Response::decode(bytes.as_slice()).unwrap(), response);
+    }
+
+    #[test]
+    fn a_request_of_a_newer_cli_decodes_to_no_kind() {
+        // Field 100, an empty message.
+        let request = Request::decode([0xa2u8, 0x06, 0x00].as_slice()).unwrap();
+        assert_eq!(request.kind, None);
+    }
+}
