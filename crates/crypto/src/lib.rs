@@ -1,2 +1,39 @@
-//! AEAD for bursts, PRF, key exchange.
+//! The cryptography Holdfast needs, and nothing that knows what it is needed for.
+//!
+//! What it is: AES-GCM for bursts of packets, the PRFs, integrity algorithms and AES-CBC that IKEv2 negotiates,
+//! four key exchange groups, and a container for secrets that wipes itself. What it is not: it draws no
+//! randomness (generators are arguments), opens no socket, knows neither IKE nor ESP, and keeps no counter, so
+//! whoever seals is answerable for never repeating a nonce.
+//!
+//! ```text
+//!   worker                                             IKE
+//!     │ SealJob / OpenJob, one per packet               │ agree ──► SharedSecret ──► prf, prf_plus ──► keys
+//!     ▼                                                 ▼
+//!   AeadBurst::seal / open  ── Portable ──►  aes-gcm   AeadKey::{seal_one, open_one}  or  CbcKey + IntegrityAlgorithm
+//!                           ── (a faster kernel)
+//! ```
+//!
+//! Contract: every key type is wiped when dropped and prints nothing of itself; tags and ICVs are compared in
+//! constant time; data that failed authentication is overwritten with zeroes before the caller sees it again;
+//! no function panics, whatever bytes it is given. [`self_test`] holds the pieces against each other before a
+//! daemon trusts them.
 #![forbid(unsafe_code)]
+
+pub mod aead;
+pub mod cbc;
+mod error;
+pub mod exchange;
+pub mod integrity;
+mod modp;
+pub mod prf;
+mod secret;
+mod self_test;
+
+pub use aead::{AeadAlgorithm, AeadBurst, AeadKey, OpenJob, Portable, SealJob};
+pub use cbc::CbcKey;
+pub use error::CryptoError;
+pub use exchange::{Group, PrivateKey, SharedSecret};
+pub use integrity::IntegrityAlgorithm;
+pub use prf::PrfAlgorithm;
+pub use secret::SecretBytes;
+pub use self_test::self_test;
