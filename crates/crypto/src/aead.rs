@@ -121,7 +121,7 @@ impl AeadKey {
             }
         };
         opened.map_err(|_| {
-            data.zeroize();
+            data.fill(0);
             CryptoError::NotAuthentic
         })
     }

@@ -1,0 +1,102 @@
+//! The layout of an ESP packet under AES-GCM (RFC 4303 section 2, RFC 4106 sections 3 to 6).
+//!
+//! ```text
+//!    0                8              16                              len-16        len
+//!    | SPI | seq (low) |  IV (8)      | inner packet | TFC | pad | pad len | next |  ICV  |
+//!    '------ AAD ------'              '------------- encrypted, multiple of 4 ----'
+//! ```
+
+use holdfast_crypto::aead::{NONCE_LEN, TAG_LEN};
+
+use crate::parameters::SALT_LEN;
+use crate::{Spi, Width};
+
+/// SPI, sequence number and IV.
+pub const ESP_HEADER_LEN: usize = 16;
+/// The ICV, a full GCM tag (RFC 4106 section 6).
+pub const ICV_LEN: usize = TAG_LEN;
+/// Pad length and next header.
+pub(crate) const TRAILER_LEN: usize = 2;
+/// The trailer ends on a 4-octet boundary (RFC 4303 section 2.4); AES-GCM asks for nothing more.
+pub(crate) const ALIGNMENT: usize = 4;
+/// Most octets ESP adds around an inner packet: header, padding, trailer, ICV.
+pub const ESP_OVERHEAD_MAX: usize = ESP_HEADER_LEN + (ALIGNMENT - 1) + TRAILER_LEN + ICV_LEN;
+/// The shortest packet that can be right: nothing but padding, as a dummy may be.
+pub(crate) const ESP_LEN_MIN: usize = ESP_HEADER_LEN + ALIGNMENT + ICV_LEN;
+
+/// Next header of a tunnelled IPv4 packet (RFC 4303 section 2.6).
+pub(crate) const NEXT_HEADER_IPV4: u8 = 4;
+/// Next header of a dummy packet, to be discarded (RFC 4303 section 2.6).
+pub(crate) const NEXT_HEADER_NONE: u8 = 59;
+
+/// What the AEAD needs beside the packet: the nonce, and the AAD which with ESN is not in the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AeadInput {
+    pub(crate) nonce: [u8; NONCE_LEN],
+    aad: [u8; AAD_LEN_MAX],
+    aad_len: usize,
+}
+
+/// SPI and 64-bit sequence number.
+const AAD_LEN_MAX: usize = 12;
+
+impl AeadInput {
+    pub(crate) fn new(
+        spi: Spi,
+        sequence: u64,
+        width: Width,
+        salt: [u8; SALT_LEN],
+        iv: [u8; 8],
+    ) -> Self {
+        let [s0, s1, s2, s3] = spi.get().to_be_bytes();
+        let [h0, h1, h2, h3, l0, l1, l2, l3] = sequence.to_be_bytes();
+        // RFC 4106 section 5: the 64-bit number goes in whole, high half first.
+        let (aad, aad_len) = match width {
+            Width::Bits32 => ([s0, s1, s2, s3, l0, l1, l2, l3, 0, 0, 0, 0], 8),
+            Width::Esn => ([s0, s1, s2, s3, h0, h1, h2, h3, l0, l1, l2, l3], AAD_LEN_MAX),
+        };
+        let [a, b, c, d] = salt;
+        let [i0, i1, i2, i3, i4, i5, i6, i7] = iv;
+        Self { nonce: [a, b, c, d, i0, i1, i2, i3, i4, i5, i6, i7], aad, aad_len }
+    }
+
+    pub(crate) fn aad(&self) -> &[u8] {
+        self.aad.get(..self.aad_len).unwrap_or_default()
+    }
+}
+
+/// A received packet taken apart.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    pub(crate) spi: u32,
+    pub(crate) sequence_low: u32,
+    pub(crate) iv: [u8; 8],
+}
+
+impl Fields {
+    /// Reads the fields in front; `None` when the packet cannot be an AES-GCM ESP packet by its length.
+    pub(crate) fn parse(esp: &[u8]) -> Option<Self> {
+        let encrypted = esp.len().checked_sub(ESP_HEADER_LEN + ICV_LEN)?;
+        if esp.len() < ESP_LEN_MIN || encrypted % ALIGNMENT != 0 {
+            return None;
+        }
+        let (spi, rest) = esp.split_first_chunk()?;
+        let (sequence, rest) = rest.split_first_chunk()?;
+        let (iv, _) = rest.split_first_chunk()?;
+        Some(Self {
+            spi: u32::from_be_bytes(*spi),
+            sequence_low: u32::from_be_bytes(*sequence),
+            iv: *iv,
+        })
+    }
+}
+
+/// The encrypted part and the ICV behind it, to change in place.
+pub(crate) fn split_mut(esp: &mut [u8]) -> Option<(&mut [u8], &mut [u8; ICV_LEN])> {
+    esp.get_mut(ESP_HEADER_LEN..)?.split_last_chunk_mut()
+}
+
+/// Octets of padding so that the trailer ends on the boundary, and no more (RFC 4106 section 3.2).
+pub(crate) const fn padding_len(inner_len: usize) -> usize {
+    (ALIGNMENT - (inner_len + TRAILER_LEN) % ALIGNMENT) % ALIGNMENT
+}

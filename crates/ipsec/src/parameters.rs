@@ -1,0 +1,126 @@
+//! A Child SA as IKE negotiates it and as the cluster replicates it.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use holdfast_crypto::{AeadAlgorithm, AeadKey, SecretBytes};
+use zeroize::Zeroizing;
+
+use crate::{IpsecError, Selectors, Spi};
+
+/// Octets of salt behind the key in KEYMAT (RFC 4106 section 8.1).
+pub(crate) const SALT_LEN: usize = 4;
+
+/// How ESP travels to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Encapsulation {
+    /// As IP protocol 50.
+    Esp,
+    /// In UDP, because a NAT is on the way (RFC 3948 section 2.1).
+    Udp {
+        /// Our port.
+        local_port: u16,
+        /// The peer's port as seen from here, so behind its NAT.
+        remote_port: u16,
+    },
+}
+
+/// Key and salt of one direction (RFC 4106 section 8.1), wiped when dropped, printed never.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SaKey(Parts);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Parts {
+    Aes128 { key: Zeroizing<[u8; 16]>, salt: [u8; SALT_LEN] },
+    Aes256 { key: Zeroizing<[u8; 32]>, salt: [u8; SALT_LEN] },
+}
+
+impl SaKey {
+    /// Octets of KEYMAT an algorithm takes: the key, then the salt.
+    #[must_use]
+    pub const fn keymat_len(algorithm: AeadAlgorithm) -> usize {
+        algorithm.key_len() + SALT_LEN
+    }
+
+    /// Splits KEYMAT into key and salt.
+    ///
+    /// # Errors
+    /// [`IpsecError::KeyLength`] unless there are exactly [`keymat_len`](Self::keymat_len) octets.
+    pub fn new(algorithm: AeadAlgorithm, key_and_salt: &[u8]) -> Result<Self, IpsecError> {
+        let parts = match algorithm {
+            AeadAlgorithm::Aes128Gcm16 => {
+                split(key_and_salt).map(|(key, salt)| Parts::Aes128 { key, salt })
+            }
+            AeadAlgorithm::Aes256Gcm16 => {
+                split(key_and_salt).map(|(key, salt)| Parts::Aes256 { key, salt })
+            }
+        };
+        let wanted = Self::keymat_len(algorithm);
+        parts.map(Self).ok_or(IpsecError::KeyLength { wanted, got: key_and_salt.len() })
+    }
+
+    /// The algorithm the key is for.
+    #[must_use]
+    pub const fn algorithm(&self) -> AeadAlgorithm {
+        match self.0 {
+            Parts::Aes128 { .. } => AeadAlgorithm::Aes128Gcm16,
+            Parts::Aes256 { .. } => AeadAlgorithm::Aes256Gcm16,
+        }
+    }
+
+    /// Key and salt joined, as [`new`](Self::new) takes them: for the replicated record.
+    #[must_use]
+    pub fn key_and_salt(&self) -> SecretBytes {
+        match &self.0 {
+            Parts::Aes128 { key, salt } => SecretBytes::concat(&[&key[..], salt]),
+            Parts::Aes256 { key, salt } => SecretBytes::concat(&[&key[..], salt]),
+        }
+    }
+
+    /// Expands the key.
+    pub(crate) fn expand(&self) -> (AeadKey, [u8; SALT_LEN]) {
+        match &self.0 {
+            Parts::Aes128 { key, salt } => (AeadKey::aes_128(key), *salt),
+            Parts::Aes256 { key, salt } => (AeadKey::aes_256(key), *salt),
+        }
+    }
+}
+
+fn split<const N: usize>(octets: &[u8]) -> Option<(Zeroizing<[u8; N]>, [u8; SALT_LEN])> {
+    let (key, salt) = octets.split_first_chunk::<N>()?;
+    Some((Zeroizing::new(*key), salt.try_into().ok()?))
+}
+
+impl fmt::Debug for SaKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SaKey").field("algorithm", &self.algorithm()).finish_non_exhaustive()
+    }
+}
+
+/// Everything two SAs, one in each direction, need to process packets. Sequence numbers are not here:
+/// they change, and are granted by the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildSaParameters {
+    /// SPI the peer puts into packets to us; the pair of SAs goes by it.
+    pub inbound_spi: Spi,
+    /// SPI we put into packets to the peer.
+    pub outbound_spi: Spi,
+    /// Key of packets to us.
+    pub inbound_key: SaKey,
+    /// Key of packets to the peer.
+    pub outbound_key: SaKey,
+    /// Whether sequence numbers are extended to 64 bits (RFC 4303 section 2.2.1).
+    pub esn: bool,
+    /// Size of the replay window; rounded up to a multiple of 64 and limited to 64..=131072 when used.
+    pub window_packets: u32,
+    /// Our tunnel end.
+    pub local: Ipv4Addr,
+    /// The peer's tunnel end.
+    pub remote: Ipv4Addr,
+    /// How ESP travels between the two.
+    pub encapsulation: Encapsulation,
+    /// Traffic that may use the pair.
+    pub selectors: Selectors,
+    /// Name of the configured connection.
+    pub connection: String,
+}
