@@ -1,0 +1,239 @@
+use super::*;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+const EXAMPLE: &str = include_str!("example.toml");
+
+/// The example with its key in place, as it would lie in `folder`.
+fn example_in(folder: &Path) -> String {
+    let key = folder.join("road.psk");
+    fs::write(&key, "swordfish-swordfish\n").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    EXAMPLE.to_owned()
+}
+
+fn example() -> String {
+    EXAMPLE.replace("psk_file = \"road.psk\"", "psk = \"swordfish-swordfish\"")
+}
+
+/// The problems of the example after `from` in it became `to`.
+fn problems_after(from: &str, to: &str) -> Vec<String> {
+    let text = example();
+    assert!(text.contains(from), "the example does not contain {from:?}");
+    match Config::parse(&text.replacen(from, to, 1), Path::new("/etc/holdfast")) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn the_example_is_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::parse(&example_in(folder.path()), folder.path()).unwrap();
+    assert_eq!(config.member.id, 1);
+    assert_eq!(config.cluster.members.len(), 3);
+    assert_eq!(config.own_address(), Some("10.99.0.1:7000".parse().unwrap()));
+    assert_eq!(config.connections[0].psk.as_bytes(), b"swordfish-swordfish");
+    assert_eq!(config.connections[0].liveness_s, Some(30));
+    assert_eq!(
+        config.connections[0].remote_id,
+        Some(Identity::Mailbox("client@example.org".into()))
+    );
+    assert_eq!(config.ike.local_id, Identity::Address([198, 51, 100, 100].into()));
+    assert_eq!(config.targets[1].weight, 1);
+    assert_ne!(config.targets[0].id(), config.targets[1].id());
+}
+
+#[test]
+fn what_may_be_left_out_may_be_left_out() {
+    let shortened: Vec<&str> =
+        EXAMPLE.lines().filter(|line| !line.ends_with("default") || line.contains("=")).collect();
+    let required: Vec<&str> =
+        shortened.into_iter().filter(|line| !line.contains("# default")).collect();
+    let text = required.join("\n").replace("psk_file = \"road.psk\"", "psk = \"x\"");
+    let config = Config::parse(&text, Path::new("/etc/holdfast")).unwrap();
+    assert_eq!(config.addresses.service, [config.addresses.common]);
+    assert_eq!(config.connections[0].local_ts, [Prefix::host(config.addresses.common)]);
+    assert_eq!(config.cluster.timing, Timing::Default);
+    assert_eq!(config.dpdk.idle, Idle::Adaptive);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_key() {
+    let line_of =
+        |needle: &str| 1 + example().lines().position(|line| line.contains(needle)).unwrap();
+    for (from, to, section, suggestion) in [
+        ("data_dir =", "datadir =", "[member]", "did you mean \"data_dir\"?"),
+        ("timing =", "timings =", "[cluster]", "did you mean \"timing\"?"),
+        (
+            "address = \"10.99.0.1",
+            "adress = \"10.99.0.1",
+            "[[cluster.member]]",
+            "did you mean \"address\"?",
+        ),
+        (
+            "outside_gateway =",
+            "outside_gatway =",
+            "[addresses]",
+            "did you mean \"outside_gateway\"?",
+        ),
+        ("memory_mb =", "memory =", "[dpdk]", "did you mean \"memory_mb\"?"),
+        ("local_id =", "localid =", "[ike]", "did you mean \"local_id\"?"),
+        ("remote_ts =", "remote_tss =", "[[connection]]", "did you mean \"remote_ts\"?"),
+        ("weight = 1", "wieght = 1", "[[target]]", "did you mean \"weight\"?"),
+        ("format = \"text\"", "fromat = \"text\"", "[log]", "did you mean \"format\"?"),
+        ("[log]", "[logs]", "the file", "did you mean \"log\"?"),
+        (
+            "idle = \"adaptive\"",
+            "xyzzy = \"adaptive\"",
+            "[dpdk]",
+            "known are hugepages, memory_mb, cpus, idle",
+        ),
+    ] {
+        let problems = problems_after(from, to);
+        let wrong = to.split(' ').next().unwrap().trim_matches(['[', ']']);
+        let column = 1 + usize::from(to.starts_with('['));
+        let expected = format!(
+            "{}:{column}: unknown key {wrong:?} in {section}; {suggestion}",
+            line_of(from),
+        );
+        assert!(problems.contains(&expected), "{expected}\nnot in {problems:#?}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_are_refused() {
+    for (from, to, expected) in [
+        ("id = 1  ", "id = 0  ", "id: must be a whole number from 1"),
+        ("id = 1  ", "id = \"1\"", "id: must be a whole number"),
+        ("timing = \"default\"", "timing = \"fast\"", "must be \"default\" or \"relaxed\""),
+        ("inside = \"192.0.2.100\"", "inside = \"192.0.2.300\"", "is not an IPv4 address"),
+        (
+            "outside_prefix = \"198.51.100.0/24\"",
+            "outside_prefix = \"198.51.100.1/24\"",
+            "198.51.100.0/24 is meant?",
+        ),
+        (
+            "address = \"10.99.0.2:7000\"",
+            "address = \"10.99.0.2\"",
+            "is not an address with a port",
+        ),
+        (
+            "policy = \"renew\"",
+            "policy = \"sync\"",
+            "\"sync\" (RFC 6311) is not built yet; use \"renew\"",
+        ),
+        ("policy = \"renew\"", "policy = \"strict\"", "\"strict\" is not built yet; use \"renew\""),
+        ("level = \"info\"", "level = \"in=fo=\"", "is not a level"),
+        ("psk = \"swordfish-swordfish\"", "", "no key is given; give either psk or psk_file"),
+        (
+            "psk = \"swordfish-swordfish\"",
+            "psk = \"a\"\npsk_file = \"b\"",
+            "both psk and psk_file are given",
+        ),
+        ("name = \"web2\"", "name = 2", "name: must be a text in quotes"),
+        ("name = \"web2\"", "", "[[target]] lacks the key \"name\""),
+    ] {
+        let problems = problems_after(from, to);
+        assert!(problems.iter().any(|p| p.contains(expected)), "{expected}\nnot in {problems:#?}");
+    }
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused_with_a_remedy() {
+    for (from, to, expected) in [
+        ("id = 1  ", "id = 9  ", "member 9 is not in the list of members; add it"),
+        ("id = 2\n", "id = 3\n", "member id 3 is given twice"),
+        ("common = \"198.51.100.100\"", "common = \"203.0.113.1\"", "is not within outside_prefix"),
+        ("inside = \"192.0.2.100\"", "inside = \"10.0.0.1\"", "is not within inside_prefix"),
+        (
+            "outside_gateway = \"198.51.100.1\"",
+            "outside_gateway = \"198.51.100.100\"",
+            "must be another address",
+        ),
+        (
+            "address = \"192.0.2.12\"",
+            "address = \"192.0.2.11\"",
+            "target address 192.0.2.11 is given twice",
+        ),
+        (
+            "address = \"192.0.2.12\"",
+            "address = \"192.0.3.12\"",
+            "192.0.3.12 is not within inside_prefix",
+        ),
+        ("address = \"192.0.2.12\"", "address = \"192.0.2.100\"", "has the inside address itself"),
+        ("name = \"web2\"", "name = \"web1\"", "target name web1 is given twice"),
+        (
+            "net_af_packet1,iface=in0",
+            "net_af_packet0,iface=out0",
+            "both sides name the same device",
+        ),
+        ("queues = 1   ", "queues = 2   ", "a worker serves one of each; make them equal"),
+        ("remote_ts = [\"10.77.0.0/16\"]", "remote_ts = []", "remote_ts is empty"),
+        ("[[cluster.member]]\nid = 3\naddress = \"10.99.0.3:7000\"", "", "add a third"),
+    ] {
+        let problems = problems_after(from, to);
+        assert!(problems.iter().any(|p| p.contains(expected)), "{expected}\nnot in {problems:#?}");
+    }
+}
+
+#[test]
+fn every_problem_is_reported_at_once_in_the_order_of_the_file() {
+    let text = example().replace("timing =", "timng =").replace("weight = 1", "weight = 1000");
+    let problems = Config::parse(&text, Path::new("/")).unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].line < problems[1].line);
+}
+
+#[test]
+fn a_missing_section_is_named() {
+    let problems = Config::parse("", Path::new("/")).unwrap_err();
+    let whats: Vec<_> = problems.iter().map(|p| p.what.as_str()).collect();
+    for section in ["member", "cluster", "addresses", "outside", "inside"] {
+        let expected = format!("the section [{section}] is missing");
+        assert!(whats.contains(&expected.as_str()), "{expected} not in {whats:?}");
+    }
+}
+
+#[test]
+fn no_message_and_no_debug_output_contains_a_key() {
+    // The key stands in the very line that is wrong.
+    for to in [
+        "psk = \"swordfish-swordfish\" oops",
+        "psk = \"swordfish-swordfish\", 1",
+        "psk = [\"swordfish-swordfish\"]",
+    ] {
+        let problems = problems_after("psk = \"swordfish-swordfish\"", to);
+        assert!(!problems.is_empty());
+        assert!(!format!("{problems:?}").contains("swordfish"), "{problems:?}");
+    }
+    let config = Config::parse(&example(), Path::new("/")).unwrap();
+    assert!(!format!("{config:?}").contains("swordfish"));
+}
+
+#[test]
+fn a_key_file_that_others_may_read_is_refused_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = example_in(folder.path());
+    let key = folder.path().join("road.psk");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let problems = Config::parse(&text, folder.path()).unwrap_err();
+    assert!(problems[0].what.contains("chmod 600"), "{problems:?}");
+}
+
+#[test]
+fn a_file_is_loaded_with_paths_relative_to_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("holdfast.toml");
+    fs::write(&file, example_in(folder.path())).unwrap();
+    assert!(Config::load(&file).is_ok());
+
+    fs::write(&file, "[member]\nidd = 1\n").unwrap();
+    let report = Config::load(&file).unwrap_err().to_string();
+    let first =
+        format!("{}:2:1: unknown key \"idd\" in [member]; did you mean \"id\"?", file.display());
+    assert!(report.contains(&first), "{report}");
+
+    let missing = Config::load(&folder.path().join("nowhere.toml")).unwrap_err().to_string();
+    assert!(missing.contains("nowhere.toml"));
+}

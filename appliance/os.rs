@@ -1,0 +1,65 @@
+//! The three doors to the system that Rust cannot check: two ways of mapping a file and asking
+//! for real-time scheduling. Nothing else in the shell is unsafe.
+#![allow(unsafe_code, reason = "mapping a file and sched_setscheduler have no safe interface")]
+
+use memmap2::{Mmap, MmapMut};
+use std::fs::File;
+use std::io;
+use std::sync::atomic::AtomicU64;
+
+/// Maps a whole file for reading.
+///
+/// # Errors
+/// What the system says.
+pub fn map_for_reading(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the files mapped here are the log's segments before the storage thread runs and the
+    // statistics segment. The data directory is locked by this process, so nobody truncates a
+    // segment while it is read; the statistics segment never changes its length.
+    unsafe { Mmap::map(file) }
+}
+
+/// Counters in a mapped file, shared with whoever maps it for reading.
+#[derive(Debug)]
+pub struct MappedCounters {
+    mapping: MmapMut,
+    offset_words: usize,
+}
+
+impl MappedCounters {
+    /// Maps `file` and offers its 64-bit words from `offset_words` on as counters.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn map(file: &File, offset_words: usize) -> io::Result<Self> {
+        // SAFETY: the file was created for this purpose, has its final length, and every access
+        // through this mapping after its header was written is an atomic one.
+        let mapping = unsafe { MmapMut::map_mut(file)? };
+        Ok(Self { mapping, offset_words })
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counters(&self) -> &[AtomicU64] {
+        let words = self.mapping.len() / size_of::<AtomicU64>();
+        let start = self.mapping.as_ptr().cast::<AtomicU64>();
+        // SAFETY: a mapping starts on a page boundary, so it is aligned for AtomicU64, which has
+        // the layout of u64 and accepts every bit pattern; `words` whole words lie inside the
+        // mapping; the slice borrows from it; nobody forms a `&mut` to these bytes.
+        let all = unsafe { std::slice::from_raw_parts(start, words) };
+        all.get(self.offset_words..).unwrap_or_default()
+    }
+}
+
+/// Asks the system to run the calling thread before all ordinary ones.
+///
+/// A tick that comes late makes a lease expire and an election start; a controller that shares its
+/// core with ordinary work should come first.
+///
+/// # Errors
+/// Usually that the process may not (`CAP_SYS_NICE`).
+pub fn schedule_first_in_first_out(priority: i32) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: 0 names the calling thread and `parameter` is alive during the call.
+    let outcome = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
