@@ -1,2 +1,47 @@
-//! The replicated state machine.
+//! The replicated state machine: what all members agree upon, entry by entry.
+//!
+//! It holds who owns the common address, every IKE SA (opaque bytes) and Child SA with their
+//! relation, which sequence numbers were granted to whom, and which targets drain. It is **not**
+//! consensus (that is `replica`), no IKE, no packet: one deterministic function from a state and
+//! a command to the next state and the effects somebody else carries out.
+//!
+//! ```text
+//!   member A: controller                         every member, in log order
+//!   --------------------                         -----------------------------------------
+//!   Command --encode()--> log entry --Raft-->    decode() --> State::apply(index, command)
+//!                                                                |              |
+//!                                                           next State     Vec<Effect>
+//!                                                       (records, numbers)  install, grant,
+//!                                                                           remove, refuse
+//!   State::snapshot() --> bytes --> State::restore()     for members that fell behind
+//! ```
+//!
+//! # Contract
+//!
+//! * **Deterministic**: equal applied index, equal [`State::hash`]. No clock, no randomness, no
+//!   map with an order of its own.
+//! * **Commit before use** (law 2): [`numbers`] has the proof; a takeover grants fresh numbers for
+//!   every Child SA in its own entry, so the new owner may send at once.
+//! * **Only the owner**: `Ike` and `Grant` commands whose owner differs in member, incarnation or
+//!   epoch from the present one are refused, visibly, by every replica alike.
+//! * **All or nothing**: the changes of one IKE exchange are applied together or not at all.
+//! * **Bounded**: see [`limits`].
+//! * **Secret**: keys and exported IKE SAs are zeroized on drop and absent from `Debug`.
 #![forbid(unsafe_code)]
+
+mod codec;
+mod command;
+mod effect;
+mod identity;
+pub mod limits;
+pub mod numbers;
+mod state;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use codec::CodecError;
+pub use command::{Command, Direction, GrantItem, StateChange};
+pub use effect::{Effect, Refusal};
+pub use identity::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId};
+pub use state::{ChildRecord, IkeRecord, State};

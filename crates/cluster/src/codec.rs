@@ -1,0 +1,402 @@
+//! Commands and snapshots to bytes and back, checked completely on the way in.
+
+use crate::command::{Command, Direction, GrantItem, StateChange};
+use crate::state::{ChildRecord, IkeRecord, State};
+use crate::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId, limits, numbers, wire};
+use holdfast_crypto::SecretBytes;
+use holdfast_crypto::aead::AeadAlgorithm;
+use holdfast_ipsec::{ChildSaParameters, Encapsulation, SaKey, Selectors, Spi, TrafficSelector};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use std::net::Ipv4Addr;
+use zeroize::Zeroizing;
+
+/// Why bytes are no command or no snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// Written by a newer release: upgrade this member before the others use new features.
+    #[error("written by a newer release (format {found}; this one knows {known})")]
+    Newer {
+        /// The major version found.
+        found: u32,
+        /// The highest one this release reads.
+        known: u32,
+    },
+    /// Not the protobuf messages of this release.
+    #[error("malformed")]
+    Malformed,
+    /// A field is absent or outside its range.
+    #[error("{0} is missing or out of range")]
+    Invalid(&'static str),
+    /// Longer than [`limits::COMMAND_BYTES_MAX`].
+    #[error("{0} bytes are too many for one command")]
+    TooLarge(usize),
+}
+
+impl Command {
+    /// The log entry for this command. Contains keys: zeroized on drop.
+    ///
+    /// # Errors
+    /// [`CodecError::TooLarge`] when it does not fit into one entry.
+    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, CodecError> {
+        let message =
+            wire::Command { version_major: wire::VERSION_MAJOR, body: Some(body_to_wire(self)) };
+        // The length is computed first, so the buffer never moves and leaves no copy of a key.
+        let bytes = Zeroizing::new(message.encode_to_vec());
+        if bytes.len() > limits::COMMAND_BYTES_MAX {
+            return Err(CodecError::TooLarge(bytes.len()));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a log entry.
+    ///
+    /// # Errors
+    /// [`CodecError`] tells whether the entry is newer than this release or broken.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        if bytes.len() > limits::COMMAND_BYTES_MAX {
+            return Err(CodecError::TooLarge(bytes.len()));
+        }
+        let message = wire::Command::decode(bytes).map_err(|_| CodecError::Malformed)?;
+        check_version(message.version_major)?;
+        body_from_wire(message.body.ok_or(CodecError::Invalid("the command"))?)
+    }
+}
+
+impl State {
+    /// Everything, as bytes another member or a later boot can [`Self::restore`]. Contains keys.
+    #[must_use]
+    pub fn snapshot(&self) -> Zeroizing<Vec<u8>> {
+        let message = wire::Snapshot {
+            version_major: wire::VERSION_MAJOR,
+            applied: self.applied(),
+            owner: self.owner().map(owner_to_wire),
+            ike_sas: self.ike_sas().map(|(spi, record)| ike_to_wire(spi, record)).collect(),
+            children: self.children().map(child_to_wire).collect(),
+            draining: self.draining().map(|target| target.0).collect(),
+        };
+        Zeroizing::new(message.encode_to_vec())
+    }
+
+    /// The state a snapshot was taken of.
+    ///
+    /// # Errors
+    /// [`CodecError`] when the bytes are no consistent snapshot of a known version.
+    pub fn restore(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut message = wire::Snapshot::decode(bytes).map_err(|_| CodecError::Malformed)?;
+        check_version(message.version_major)?;
+        let owner = message.owner.take().map(|owner| owner_from_wire(&owner));
+        let mut state = Self::assemble(message.applied, owner);
+        for ike in std::mem::take(&mut message.ike_sas) {
+            let (spi, record) = ike_from_wire(ike)?;
+            state.set_ike(spi, Some(record));
+        }
+        for child in std::mem::take(&mut message.children) {
+            let record = child_from_wire(child)?;
+            if state.ike_sa(record.ike).is_none() {
+                return Err(CodecError::Invalid("the IKE SA of a Child SA"));
+            }
+            state.set_child(record.parameters.inbound_spi, Some(record));
+        }
+        for target in std::mem::take(&mut message.draining) {
+            state.set_draining(TargetId(target));
+        }
+        Ok(state)
+    }
+
+    /// A fingerprint of everything: members with equal [`Self::applied`] have equal hashes.
+    ///
+    /// The first eight octets of a SHA-256, so that it can be shown: it does not lead back to
+    /// the keys it covers.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let digest = Sha256::digest(&*self.snapshot());
+        digest.iter().take(8).fold(0, |hash, octet| hash << 8 | u64::from(*octet))
+    }
+}
+
+fn check_version(found: u32) -> Result<(), CodecError> {
+    match found {
+        0 => Err(CodecError::Invalid("the version")),
+        wire::VERSION_MAJOR => Ok(()),
+        _ => Err(CodecError::Newer { found, known: wire::VERSION_MAJOR }),
+    }
+}
+
+fn body_to_wire(command: &Command) -> wire::Body {
+    match command {
+        Command::Noop => wire::Body::Noop(wire::Noop {}),
+        Command::TakeOwnership { owner } => wire::Body::TakeOwnership(owner_to_wire(*owner)),
+        Command::Ike { owner, changes } => wire::Body::Ike(wire::Ike {
+            owner: Some(owner_to_wire(*owner)),
+            changes: changes.iter().map(change_to_wire).collect(),
+        }),
+        Command::Grant { owner, grants } => wire::Body::Grant(wire::Grant {
+            owner: Some(owner_to_wire(*owner)),
+            items: grants.iter().map(grant_to_wire).collect(),
+        }),
+        Command::SetTarget { target, draining } => {
+            wire::Body::SetTarget(wire::SetTarget { target: target.0, draining: *draining })
+        }
+    }
+}
+
+fn body_from_wire(body: wire::Body) -> Result<Command, CodecError> {
+    Ok(match body {
+        wire::Body::Noop(_) => Command::Noop,
+        wire::Body::TakeOwnership(owner) => {
+            Command::TakeOwnership { owner: owner_from_wire(&owner) }
+        }
+        wire::Body::Ike(ike) => Command::Ike {
+            owner: required_owner(ike.owner)?,
+            changes: ike.changes.into_iter().map(change_from_wire).collect::<Result<_, _>>()?,
+        },
+        wire::Body::Grant(grant) => Command::Grant {
+            owner: required_owner(grant.owner)?,
+            grants: grant.items.iter().map(grant_from_wire).collect::<Result<_, _>>()?,
+        },
+        wire::Body::SetTarget(set) => {
+            Command::SetTarget { target: TargetId(set.target), draining: set.draining }
+        }
+    })
+}
+
+fn owner_to_wire(owner: Owner) -> wire::Owner {
+    wire::Owner { member: owner.member.0, incarnation: owner.incarnation.0, epoch: owner.epoch.0 }
+}
+
+fn owner_from_wire(owner: &wire::Owner) -> Owner {
+    Owner {
+        member: MemberId(owner.member),
+        incarnation: Incarnation(owner.incarnation),
+        epoch: Epoch(owner.epoch),
+    }
+}
+
+fn required_owner(owner: Option<wire::Owner>) -> Result<Owner, CodecError> {
+    owner.map(|owner| owner_from_wire(&owner)).ok_or(CodecError::Invalid("the owner"))
+}
+
+fn change_to_wire(change: &StateChange) -> wire::StateChange {
+    let change = match change {
+        StateChange::PutIkeSa { spi, connection, state } => wire::Change::PutIkeSa(wire::IkeSa {
+            spi: spi.0,
+            connection: connection.clone(),
+            state: Some(secret_to_wire(state)),
+        }),
+        StateChange::DeleteIkeSa { spi } => wire::Change::DeleteIkeSa(spi.0),
+        StateChange::PutChildSa { ike, parameters } => wire::Change::PutChildSa(wire::PutChildSa {
+            ike: ike.0,
+            parameters: Some(parameters_to_wire(parameters)),
+        }),
+        StateChange::DeleteChildSa { inbound_spi } => {
+            wire::Change::DeleteChildSa(inbound_spi.get())
+        }
+    };
+    wire::StateChange { change: Some(change) }
+}
+
+fn change_from_wire(change: wire::StateChange) -> Result<StateChange, CodecError> {
+    Ok(match change.change.ok_or(CodecError::Invalid("a change"))? {
+        wire::Change::PutIkeSa(ike) => {
+            let (spi, IkeRecord { connection, state }) = ike_from_wire(ike)?;
+            StateChange::PutIkeSa { spi, connection, state }
+        }
+        wire::Change::DeleteIkeSa(spi) => StateChange::DeleteIkeSa { spi: IkeSpi(spi) },
+        wire::Change::PutChildSa(put) => {
+            let parameters = put.parameters.ok_or(CodecError::Invalid("the parameters"))?;
+            StateChange::PutChildSa {
+                ike: IkeSpi(put.ike),
+                parameters: Box::new(parameters_from_wire(parameters)?),
+            }
+        }
+        wire::Change::DeleteChildSa(spi) => {
+            StateChange::DeleteChildSa { inbound_spi: spi_from_wire(spi)? }
+        }
+    })
+}
+
+fn grant_to_wire(item: &GrantItem) -> wire::GrantItem {
+    wire::GrantItem {
+        spi: item.spi.get(),
+        outbound: item.direction == Direction::Outbound,
+        packets: item.packets,
+    }
+}
+
+fn grant_from_wire(item: &wire::GrantItem) -> Result<GrantItem, CodecError> {
+    let direction = if item.outbound { Direction::Outbound } else { Direction::Inbound };
+    Ok(GrantItem { spi: spi_from_wire(item.spi)?, direction, packets: item.packets })
+}
+
+fn ike_to_wire(spi: IkeSpi, record: &IkeRecord) -> wire::IkeSa {
+    wire::IkeSa {
+        spi: spi.0,
+        connection: record.connection.clone(),
+        state: Some(secret_to_wire(&record.state)),
+    }
+}
+
+fn ike_from_wire(ike: wire::IkeSa) -> Result<(IkeSpi, IkeRecord), CodecError> {
+    let state = secret_from_wire(ike.state, "the IKE SA")?;
+    Ok((IkeSpi(ike.spi), IkeRecord { connection: ike.connection, state }))
+}
+
+fn child_to_wire(record: &ChildRecord) -> wire::ChildSa {
+    wire::ChildSa {
+        ike: record.ike.0,
+        parameters: Some(parameters_to_wire(&record.parameters)),
+        outbound_start: record.outbound_start,
+        outbound_high: record.outbound_high,
+        floor: record.floor,
+        horizon: record.horizon,
+    }
+}
+
+fn child_from_wire(child: wire::ChildSa) -> Result<ChildRecord, CodecError> {
+    let parameters = child.parameters.ok_or(CodecError::Invalid("the parameters"))?;
+    let parameters = parameters_from_wire(parameters)?;
+    let last = numbers::last_number(parameters.esn);
+    let ordered = child.outbound_start <= child.outbound_high && child.floor <= child.horizon;
+    if !ordered || child.horizon > last || child.outbound_high.saturating_sub(1) > last {
+        return Err(CodecError::Invalid("the sequence numbers of a Child SA"));
+    }
+    Ok(ChildRecord {
+        parameters,
+        ike: IkeSpi(child.ike),
+        outbound_start: child.outbound_start,
+        outbound_high: child.outbound_high,
+        floor: child.floor,
+        horizon: child.horizon,
+    })
+}
+
+fn parameters_to_wire(parameters: &ChildSaParameters) -> wire::ChildParameters {
+    let udp = match parameters.encapsulation {
+        Encapsulation::Esp => None,
+        Encapsulation::Udp { local_port, remote_port } => Some(wire::UdpEncapsulation {
+            local_port: local_port.into(),
+            remote_port: remote_port.into(),
+        }),
+    };
+    wire::ChildParameters {
+        inbound_spi: parameters.inbound_spi.get(),
+        outbound_spi: parameters.outbound_spi.get(),
+        inbound_key: Some(key_to_wire(&parameters.inbound_key)),
+        outbound_key: Some(key_to_wire(&parameters.outbound_key)),
+        esn: parameters.esn,
+        window_packets: parameters.window_packets,
+        local: parameters.local.octets().to_vec(),
+        remote: parameters.remote.octets().to_vec(),
+        udp,
+        local_selectors: parameters.selectors.local.iter().map(selector_to_wire).collect(),
+        remote_selectors: parameters.selectors.remote.iter().map(selector_to_wire).collect(),
+        connection: parameters.connection.clone(),
+    }
+}
+
+fn parameters_from_wire(wire: wire::ChildParameters) -> Result<ChildSaParameters, CodecError> {
+    Ok(ChildSaParameters {
+        inbound_spi: spi_from_wire(wire.inbound_spi)?,
+        outbound_spi: spi_from_wire(wire.outbound_spi)?,
+        inbound_key: key_from_wire(wire.inbound_key)?,
+        outbound_key: key_from_wire(wire.outbound_key)?,
+        esn: wire.esn,
+        window_packets: wire.window_packets,
+        local: address_from_wire(&wire.local)?,
+        remote: address_from_wire(&wire.remote)?,
+        encapsulation: encapsulation_from_wire(wire.udp.as_ref())?,
+        selectors: Selectors {
+            local: selectors_from_wire(&wire.local_selectors)?,
+            remote: selectors_from_wire(&wire.remote_selectors)?,
+        },
+        connection: wire.connection,
+    })
+}
+
+fn encapsulation_from_wire(
+    udp: Option<&wire::UdpEncapsulation>,
+) -> Result<Encapsulation, CodecError> {
+    Ok(match udp {
+        None => Encapsulation::Esp,
+        Some(udp) => Encapsulation::Udp {
+            local_port: port_from_wire(udp.local_port)?,
+            remote_port: port_from_wire(udp.remote_port)?,
+        },
+    })
+}
+
+fn key_to_wire(key: &SaKey) -> wire::Key {
+    let key_bits = match key.algorithm() {
+        AeadAlgorithm::Aes128Gcm16 => 128,
+        AeadAlgorithm::Aes256Gcm16 => 256,
+    };
+    wire::Key { key_bits, key: Some(secret_to_wire(&key.key_and_salt())) }
+}
+
+fn key_from_wire(key: Option<wire::Key>) -> Result<SaKey, CodecError> {
+    let key = key.ok_or(CodecError::Invalid("a key"))?;
+    let algorithm = match key.key_bits {
+        128 => AeadAlgorithm::Aes128Gcm16,
+        256 => AeadAlgorithm::Aes256Gcm16,
+        _ => return Err(CodecError::Invalid("the algorithm of a key")),
+    };
+    let octets = secret_from_wire(key.key, "a key")?;
+    SaKey::new(algorithm, octets.as_bytes()).map_err(|_| CodecError::Invalid("a key"))
+}
+
+fn secret_to_wire(secret: &SecretBytes) -> wire::Secret {
+    wire::Secret { bytes: secret.as_bytes().to_vec() }
+}
+
+fn secret_from_wire(
+    secret: Option<wire::Secret>,
+    what: &'static str,
+) -> Result<SecretBytes, CodecError> {
+    let mut secret = secret.ok_or(CodecError::Invalid(what))?;
+    Ok(SecretBytes::new(std::mem::take(&mut secret.bytes)))
+}
+
+fn selector_to_wire(selector: &TrafficSelector) -> wire::TrafficSelector {
+    wire::TrafficSelector {
+        protocol: selector.protocol.into(),
+        first_port: selector.ports.0.into(),
+        last_port: selector.ports.1.into(),
+        first_address: selector.addresses.0.octets().to_vec(),
+        last_address: selector.addresses.1.octets().to_vec(),
+    }
+}
+
+fn selectors_from_wire(
+    selectors: &[wire::TrafficSelector],
+) -> Result<Vec<TrafficSelector>, CodecError> {
+    if selectors.len() > limits::SELECTORS_MAX {
+        return Err(CodecError::Invalid("the list of traffic selectors"));
+    }
+    selectors.iter().map(selector_from_wire).collect()
+}
+
+fn selector_from_wire(selector: &wire::TrafficSelector) -> Result<TrafficSelector, CodecError> {
+    let protocol = u8::try_from(selector.protocol)
+        .map_err(|_| CodecError::Invalid("the protocol of a traffic selector"))?;
+    Ok(TrafficSelector {
+        protocol,
+        ports: (port_from_wire(selector.first_port)?, port_from_wire(selector.last_port)?),
+        addresses: (
+            address_from_wire(&selector.first_address)?,
+            address_from_wire(&selector.last_address)?,
+        ),
+    })
+}
+
+fn spi_from_wire(spi: u32) -> Result<Spi, CodecError> {
+    Spi::new(spi).map_err(|_| CodecError::Invalid("an SPI"))
+}
+
+fn port_from_wire(port: u32) -> Result<u16, CodecError> {
+    u16::try_from(port).map_err(|_| CodecError::Invalid("a port"))
+}
+
+fn address_from_wire(address: &[u8]) -> Result<Ipv4Addr, CodecError> {
+    <[u8; 4]>::try_from(address).map(Ipv4Addr::from).map_err(|_| CodecError::Invalid("an address"))
+}

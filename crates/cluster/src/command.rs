@@ -1,0 +1,105 @@
+//! What members agree upon: the entries of the replicated log.
+
+use crate::{IkeSpi, Owner, TargetId};
+use holdfast_crypto::SecretBytes;
+use holdfast_ipsec::{ChildSaParameters, Spi};
+
+/// One entry of the replicated log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Changes nothing; a new leader's first entry.
+    Noop,
+    /// A leader takes the common address. Everything granted before is spent and every Child SA
+    /// gets a fresh outbound range and a fresh inbound horizon in this very entry.
+    TakeOwnership {
+        /// The new owner.
+        owner: Owner,
+    },
+    /// What one IKE exchange changed; nothing of that exchange is sent before this is applied.
+    Ike {
+        /// Who ran the exchange.
+        owner: Owner,
+        /// The changes, in order; all of them or none.
+        changes: Vec<StateChange>,
+    },
+    /// More sequence numbers for Child SAs that run low.
+    Grant {
+        /// Who will use the numbers.
+        owner: Owner,
+        /// One item per Child SA and direction; each stands alone.
+        grants: Vec<GrantItem>,
+    },
+    /// Stop or resume giving new connections to a target. Any member's operator may ask.
+    SetTarget {
+        /// The target.
+        target: TargetId,
+        /// `true` drains, `false` takes it back into service.
+        draining: bool,
+    },
+}
+
+/// One change an IKE exchange made to the replicated records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateChange {
+    /// Creates or replaces the record of an IKE SA.
+    PutIkeSa {
+        /// Its local SPI.
+        spi: IkeSpi,
+        /// The connection it was made for.
+        connection: String,
+        /// The whole IKE SA, exported by `ike`; opaque here.
+        state: SecretBytes,
+    },
+    /// Removes an IKE SA together with the Child SAs that still belong to it
+    /// (RFC 7296 section 1.4.1).
+    DeleteIkeSa {
+        /// Its local SPI.
+        spi: IkeSpi,
+    },
+    /// Installs a Child SA, or moves one to another IKE SA: after a rekey of the IKE SA the new
+    /// one inherits the Child SAs (RFC 7296 section 2.8).
+    PutChildSa {
+        /// The IKE SA it belongs to.
+        ike: IkeSpi,
+        /// Both directions of it.
+        parameters: Box<ChildSaParameters>,
+    },
+    /// Removes one Child SA, both directions.
+    DeleteChildSa {
+        /// Its inbound SPI, which names the pair.
+        inbound_spi: Spi,
+    },
+}
+
+/// The direction of a grant, as seen from the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Numbers the owner may accept: moves the horizon.
+    Inbound,
+    /// Numbers the owner may send with: extends the range.
+    Outbound,
+}
+
+/// A wish for more sequence numbers of one Child SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantItem {
+    /// The Child SA, by its inbound SPI.
+    pub spi: Spi,
+    /// Which of its two directions.
+    pub direction: Direction,
+    /// How many packets more; cut to the bounds in [`crate::numbers`].
+    pub packets: u32,
+}
+
+impl Command {
+    /// The owner the command was made by, where it has one.
+    #[must_use]
+    pub fn owner(&self) -> Option<Owner> {
+        match self {
+            Self::TakeOwnership { owner } | Self::Ike { owner, .. } | Self::Grant { owner, .. } => {
+                Some(*owner)
+            }
+            Self::Noop | Self::SetTarget { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Every bound of the replicated state, with its reason.
+
+/// IKE SAs the cluster holds. Ten times the size the appliance is planned for.
+pub const IKE_SAS_MAX: usize = 65_536;
+
+/// Child SAs the cluster holds: two per IKE SA, one of them for the moment of a rekey.
+pub const CHILD_SAS_MAX: usize = 131_072;
+
+/// Bytes of one exported IKE SA. The largest parts are the last response and the outstanding
+/// request, each at most one UDP datagram's worth of IKE message.
+pub const IKE_STATE_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of all exported IKE SAs together: what a snapshot can carry in one piece.
+pub const IKE_STATE_BYTES_TOTAL_MAX: usize = 128 * 1024 * 1024;
+
+/// Bytes of a connection name: what fits on a line of a table.
+pub const CONNECTION_NAME_BYTES_MAX: usize = 255;
+
+/// Traffic selectors of one direction; RFC 7296 section 3.13 counts them in one octet.
+pub const SELECTORS_MAX: usize = 255;
+
+/// Changes in one `Ike` command. One exchange makes a handful; the bound stops a broken proposer.
+pub const CHANGES_MAX: usize = 4_096;
+
+/// Items in one `Grant` command: a low range and a low horizon of 8192 Child SAs in one batch.
+pub const GRANTS_MAX: usize = 16_384;
+
+/// Targets that can be draining. More than a Maglev table distributes over sensibly.
+pub const DRAINING_TARGETS_MAX: usize = 4_096;
+
+/// Bytes of one encoded command: one log entry, one message, one write.
+pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;

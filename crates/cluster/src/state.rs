@@ -1,0 +1,413 @@
+//! The replicated state and the one function that changes it.
+
+use crate::command::{Command, Direction, GrantItem, StateChange};
+use crate::effect::{Effect, Refusal};
+use crate::{IkeSpi, Owner, TargetId, limits, numbers};
+use holdfast_crypto::SecretBytes;
+use holdfast_ipsec::{ChildSaParameters, SequenceRange, Spi};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a successor needs to carry on with one IKE SA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IkeRecord {
+    /// The connection it was made for.
+    pub connection: String,
+    /// The whole IKE SA as exported by `ike`; opaque here, zeroized on drop.
+    pub state: SecretBytes,
+}
+
+/// What a successor needs to carry on with one Child SA (both directions).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildRecord {
+    /// Keys, SPIs, selectors, addresses.
+    pub parameters: ChildSaParameters,
+    /// The IKE SA it belongs to.
+    pub ike: IkeSpi,
+    /// The first outbound number granted to the present owner.
+    pub outbound_start: u64,
+    /// The end (exclusive) of all outbound numbers ever granted; never moves down.
+    pub outbound_high: u64,
+    /// Inbound numbers at or below may have been accepted by an earlier owner: refused.
+    pub floor: u64,
+    /// The highest inbound number the present owner may accept.
+    pub horizon: u64,
+}
+
+impl ChildRecord {
+    fn new(ike: IkeSpi, parameters: ChildSaParameters) -> Self {
+        let esn = parameters.esn;
+        // RFC 4303 section 2.2: the first packet of an SA carries number 1.
+        let first = 1;
+        Self {
+            parameters,
+            ike,
+            outbound_start: first,
+            outbound_high: numbers::extend_outbound(first, numbers::INITIAL_OUTBOUND_PACKETS, esn),
+            floor: 0,
+            horizon: numbers::extend_horizon(0, numbers::INITIAL_HORIZON_PACKETS, esn),
+        }
+    }
+
+    /// Gives a new owner numbers that no earlier owner can have used or accepted.
+    fn take_over(&mut self) {
+        let esn = self.parameters.esn;
+        self.outbound_start = self.outbound_high;
+        self.outbound_high =
+            numbers::extend_outbound(self.outbound_high, numbers::INITIAL_OUTBOUND_PACKETS, esn);
+        self.floor = self.horizon;
+        self.horizon = numbers::extend_horizon(self.horizon, numbers::INITIAL_HORIZON_PACKETS, esn);
+    }
+
+    /// All outbound numbers granted to the present owner, used or not.
+    ///
+    /// Only the process that took the ownership knows which of them it used; nobody else may
+    /// use any of them.
+    #[must_use]
+    pub fn outbound(&self) -> SequenceRange {
+        SequenceRange::new(self.outbound_start, self.outbound_high)
+    }
+}
+
+/// The state all members agree upon after the same number of entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    applied: u64,
+    owner: Option<Owner>,
+    ike_sas: BTreeMap<IkeSpi, IkeRecord>,
+    ike_bytes: usize,
+    children: BTreeMap<Spi, ChildRecord>,
+    /// The relation IKE SA to Child SA, derived from `children`.
+    children_of: BTreeMap<IkeSpi, BTreeSet<Spi>>,
+    draining: BTreeSet<TargetId>,
+}
+
+/// How to take one change back when a later one of the same entry is refused.
+enum Undo {
+    Ike(IkeSpi, Option<IkeRecord>),
+    Child(Spi, Option<ChildRecord>),
+}
+
+impl State {
+    /// The state before the first entry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies the entry at `index` and tells what it changed.
+    ///
+    /// Deterministic: no clock, no randomness, no member-local knowledge. An index at or below
+    /// [`Self::applied`] changes nothing, so nothing is granted twice.
+    pub fn apply(&mut self, index: u64, command: &Command) -> Vec<Effect> {
+        if index <= self.applied {
+            return Vec::new();
+        }
+        self.applied = index;
+        let outcome = match command {
+            Command::Noop => Ok(Vec::new()),
+            Command::TakeOwnership { owner } => self.take_ownership(*owner),
+            Command::Ike { owner, changes } => {
+                self.owned_by(*owner).and_then(|()| self.change_all(changes))
+            }
+            Command::Grant { owner, grants } => {
+                self.owned_by(*owner).and_then(|()| self.grant_all(grants))
+            }
+            Command::SetTarget { target, draining } => self.set_target(*target, *draining),
+        };
+        outcome.unwrap_or_else(|refusal| vec![Effect::Refused(refusal)])
+    }
+
+    fn owned_by(&self, claimed: Owner) -> Result<(), Refusal> {
+        if self.owner == Some(claimed) {
+            Ok(())
+        } else {
+            Err(Refusal::NotOwner { claimed, current: self.owner })
+        }
+    }
+
+    fn take_ownership(&mut self, claimed: Owner) -> Result<Vec<Effect>, Refusal> {
+        if let Some(current) = self.owner.filter(|current| claimed.epoch <= current.epoch) {
+            return Err(Refusal::EpochNotNewer { claimed, current });
+        }
+        let previous = self.owner.replace(claimed);
+        for child in self.children.values_mut() {
+            child.take_over();
+        }
+        Ok(vec![Effect::OwnerChanged { owner: claimed, previous }])
+    }
+
+    /// All changes of one exchange or none: a half-recorded exchange would leave a successor
+    /// with message IDs that do not fit its SAs.
+    fn change_all(&mut self, changes: &[StateChange]) -> Result<Vec<Effect>, Refusal> {
+        if changes.len() > limits::CHANGES_MAX {
+            return Err(Refusal::TooLarge("the list of changes"));
+        }
+        let mut undo = Vec::new();
+        let mut effects = Vec::new();
+        for change in changes {
+            if let Err(refusal) = self.change(change, &mut undo, &mut effects) {
+                self.roll_back(undo);
+                return Err(refusal);
+            }
+        }
+        Ok(effects)
+    }
+
+    fn roll_back(&mut self, undo: Vec<Undo>) {
+        for step in undo.into_iter().rev() {
+            match step {
+                Undo::Ike(spi, record) => drop(self.set_ike(spi, record)),
+                Undo::Child(spi, record) => drop(self.set_child(spi, record)),
+            }
+        }
+    }
+
+    fn change(
+        &mut self,
+        change: &StateChange,
+        undo: &mut Vec<Undo>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        match change {
+            StateChange::PutIkeSa { spi, connection, state } => {
+                self.check_ike(*spi, connection, state)?;
+                let record = IkeRecord { connection: connection.clone(), state: state.clone() };
+                undo.push(Undo::Ike(*spi, self.set_ike(*spi, Some(record))));
+                effects.push(Effect::IkeChanged(*spi));
+            }
+            StateChange::DeleteIkeSa { spi } => self.delete_ike(*spi, undo, effects),
+            StateChange::PutChildSa { ike, parameters } => {
+                self.put_child(*ike, parameters, undo, effects)?;
+            }
+            StateChange::DeleteChildSa { inbound_spi } => {
+                self.delete_child(*inbound_spi, undo, effects);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ike(&self, spi: IkeSpi, connection: &str, state: &SecretBytes) -> Result<(), Refusal> {
+        if connection.len() > limits::CONNECTION_NAME_BYTES_MAX {
+            return Err(Refusal::TooLarge("the connection name"));
+        }
+        let bytes = state.as_bytes().len();
+        if bytes > limits::IKE_STATE_BYTES_MAX {
+            return Err(Refusal::TooLarge("the IKE SA"));
+        }
+        let replaced = self.ike_sas.get(&spi).map(|record| record.state.as_bytes().len());
+        if replaced.is_none() && self.ike_sas.len() >= limits::IKE_SAS_MAX {
+            return Err(Refusal::TooManyIkeSas);
+        }
+        let others = self.ike_bytes.saturating_sub(replaced.unwrap_or(0));
+        if others.saturating_add(bytes) > limits::IKE_STATE_BYTES_TOTAL_MAX {
+            return Err(Refusal::TooLarge("the sum of all IKE SAs"));
+        }
+        Ok(())
+    }
+
+    fn put_child(
+        &mut self,
+        ike: IkeSpi,
+        parameters: &ChildSaParameters,
+        undo: &mut Vec<Undo>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        check_parameters(parameters)?;
+        if !self.ike_sas.contains_key(&ike) {
+            return Err(Refusal::UnknownIkeSa(ike));
+        }
+        let spi = parameters.inbound_spi;
+        let (record, effect) = match self.children.get(&spi) {
+            Some(existing) if existing.parameters == *parameters => {
+                (ChildRecord { ike, ..existing.clone() }, Effect::ChildMoved { spi, ike })
+            }
+            // Other keys under the numbers of this SA would mix two nonce spaces.
+            Some(_) => return Err(Refusal::ChildSaExists(spi)),
+            None if self.children.len() >= limits::CHILD_SAS_MAX => {
+                return Err(Refusal::TooManyChildSas);
+            }
+            None => (ChildRecord::new(ike, parameters.clone()), Effect::ChildInstalled(spi)),
+        };
+        undo.push(Undo::Child(spi, self.set_child(spi, Some(record))));
+        effects.push(effect);
+        Ok(())
+    }
+
+    /// Deleting what is not there is no refusal: both ends may delete at the same time
+    /// (RFC 7296 section 1.4.1).
+    fn delete_ike(&mut self, spi: IkeSpi, undo: &mut Vec<Undo>, effects: &mut Vec<Effect>) {
+        let belonging: Vec<Spi> = self.children_of(spi).collect();
+        for child in belonging {
+            self.delete_child(child, undo, effects);
+        }
+        if let Some(record) = self.set_ike(spi, None) {
+            undo.push(Undo::Ike(spi, Some(record)));
+            effects.push(Effect::IkeRemoved(spi));
+        }
+    }
+
+    fn delete_child(&mut self, spi: Spi, undo: &mut Vec<Undo>, effects: &mut Vec<Effect>) {
+        if let Some(record) = self.set_child(spi, None) {
+            undo.push(Undo::Child(spi, Some(record)));
+            effects.push(Effect::ChildRemoved(spi));
+        }
+    }
+
+    /// The only place that touches `ike_sas`, so the byte count stays true.
+    pub(crate) fn set_ike(&mut self, spi: IkeSpi, record: Option<IkeRecord>) -> Option<IkeRecord> {
+        let added = record.as_ref().map_or(0, |record| record.state.as_bytes().len());
+        let previous = match record {
+            Some(record) => self.ike_sas.insert(spi, record),
+            None => self.ike_sas.remove(&spi),
+        };
+        let removed = previous.as_ref().map_or(0, |record| record.state.as_bytes().len());
+        self.ike_bytes = self.ike_bytes.saturating_add(added).saturating_sub(removed);
+        previous
+    }
+
+    /// The only place that touches `children`, so the relation stays true.
+    pub(crate) fn set_child(
+        &mut self,
+        spi: Spi,
+        record: Option<ChildRecord>,
+    ) -> Option<ChildRecord> {
+        let parent = record.as_ref().map(|record| record.ike);
+        let previous = match record {
+            Some(record) => self.children.insert(spi, record),
+            None => self.children.remove(&spi),
+        };
+        if let Some(previous) = &previous {
+            self.detach(previous.ike, spi);
+        }
+        if let Some(parent) = parent {
+            self.children_of.entry(parent).or_default().insert(spi);
+        }
+        previous
+    }
+
+    fn detach(&mut self, ike: IkeSpi, spi: Spi) {
+        if let Some(siblings) = self.children_of.get_mut(&ike) {
+            siblings.remove(&spi);
+            if siblings.is_empty() {
+                self.children_of.remove(&ike);
+            }
+        }
+    }
+
+    fn grant_all(&mut self, grants: &[GrantItem]) -> Result<Vec<Effect>, Refusal> {
+        if grants.len() > limits::GRANTS_MAX {
+            return Err(Refusal::TooLarge("the list of grants"));
+        }
+        // Items stand alone: one that names a deleted SA must not starve the others.
+        Ok(grants.iter().map(|item| self.grant(*item).unwrap_or_else(Effect::Refused)).collect())
+    }
+
+    fn grant(&mut self, item: GrantItem) -> Result<Effect, Refusal> {
+        let GrantItem { spi, direction, packets } = item;
+        let child = self.children.get_mut(&spi).ok_or(Refusal::UnknownChildSa(spi))?;
+        let esn = child.parameters.esn;
+        let exhausted = Refusal::SequenceSpaceExhausted { spi, direction };
+        match direction {
+            Direction::Outbound => {
+                let start = child.outbound_high;
+                let end = numbers::extend_outbound(start, u64::from(packets), esn);
+                if end == start {
+                    return Err(exhausted);
+                }
+                child.outbound_high = end;
+                Ok(Effect::Granted { spi, range: SequenceRange::new(start, end) })
+            }
+            Direction::Inbound => {
+                let horizon = numbers::extend_horizon(child.horizon, u64::from(packets), esn);
+                if horizon == child.horizon {
+                    return Err(exhausted);
+                }
+                child.horizon = horizon;
+                Ok(Effect::HorizonMoved { spi, horizon })
+            }
+        }
+    }
+
+    fn set_target(&mut self, target: TargetId, draining: bool) -> Result<Vec<Effect>, Refusal> {
+        let changed = if draining {
+            if self.draining.len() >= limits::DRAINING_TARGETS_MAX {
+                return Err(Refusal::TooManyTargets);
+            }
+            self.draining.insert(target)
+        } else {
+            self.draining.remove(&target)
+        };
+        Ok(if changed { vec![Effect::TargetChanged { target, draining }] } else { Vec::new() })
+    }
+
+    /// The index of the last entry applied.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Who owns the common address, if anybody ever did.
+    #[must_use]
+    pub fn owner(&self) -> Option<Owner> {
+        self.owner
+    }
+
+    /// All IKE SAs in the order of their SPIs.
+    pub fn ike_sas(&self) -> impl ExactSizeIterator<Item = (IkeSpi, &IkeRecord)> {
+        self.ike_sas.iter().map(|(spi, record)| (*spi, record))
+    }
+
+    /// One IKE SA.
+    #[must_use]
+    pub fn ike_sa(&self, spi: IkeSpi) -> Option<&IkeRecord> {
+        self.ike_sas.get(&spi)
+    }
+
+    /// All Child SAs in the order of their inbound SPIs.
+    pub fn children(&self) -> impl ExactSizeIterator<Item = &ChildRecord> {
+        self.children.values()
+    }
+
+    /// One Child SA, by its inbound SPI.
+    #[must_use]
+    pub fn child(&self, inbound_spi: Spi) -> Option<&ChildRecord> {
+        self.children.get(&inbound_spi)
+    }
+
+    /// The Child SAs of one IKE SA, by their inbound SPIs.
+    pub fn children_of(&self, ike: IkeSpi) -> impl Iterator<Item = Spi> {
+        self.children_of.get(&ike).into_iter().flatten().copied()
+    }
+
+    /// The targets that get no new connections.
+    pub fn draining(&self) -> impl ExactSizeIterator<Item = TargetId> {
+        self.draining.iter().copied()
+    }
+
+    /// Whether a target gets no new connections.
+    #[must_use]
+    pub fn is_draining(&self, target: TargetId) -> bool {
+        self.draining.contains(&target)
+    }
+
+    pub(crate) fn assemble(applied: u64, owner: Option<Owner>) -> Self {
+        Self { applied, owner, ..Self::default() }
+    }
+
+    pub(crate) fn set_draining(&mut self, target: TargetId) {
+        self.draining.insert(target);
+    }
+}
+
+fn check_parameters(parameters: &ChildSaParameters) -> Result<(), Refusal> {
+    let selectors = &parameters.selectors;
+    if selectors.local.len() > limits::SELECTORS_MAX
+        || selectors.remote.len() > limits::SELECTORS_MAX
+    {
+        return Err(Refusal::TooLarge("the list of traffic selectors"));
+    }
+    if parameters.connection.len() > limits::CONNECTION_NAME_BYTES_MAX {
+        return Err(Refusal::TooLarge("the connection name"));
+    }
+    Ok(())
+}

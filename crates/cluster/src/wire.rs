@@ -1,0 +1,227 @@
+//! The encoded form of commands and snapshots, as protobuf messages written out by hand.
+//!
+//! Fields are only ever added, with new numbers; numbers are never used again. A change that an
+//! older member must not skip raises [`VERSION_MAJOR`].
+
+use prost::{Message, Oneof};
+use zeroize::Zeroize;
+
+/// A member refuses entries and snapshots of a higher major version.
+pub(crate) const VERSION_MAJOR: u32 = 1;
+
+/// Bytes that must not outlive their use nor be printed.
+#[derive(Clone, PartialEq, Eq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct Secret {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret({} bytes)", self.bytes.len())
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Command {
+    #[prost(uint32, tag = "1")]
+    pub(crate) version_major: u32,
+    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6")]
+    pub(crate) body: Option<Body>,
+}
+
+#[derive(Clone, PartialEq, Eq, Oneof)]
+pub(crate) enum Body {
+    #[prost(message, tag = "2")]
+    Noop(Noop),
+    #[prost(message, tag = "3")]
+    TakeOwnership(Owner),
+    #[prost(message, tag = "4")]
+    Ike(Ike),
+    #[prost(message, tag = "5")]
+    Grant(Grant),
+    #[prost(message, tag = "6")]
+    SetTarget(SetTarget),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Noop {}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Owner {
+    #[prost(uint64, tag = "1")]
+    pub(crate) member: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) epoch: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Ike {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) owner: Option<Owner>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) changes: Vec<StateChange>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct StateChange {
+    #[prost(oneof = "Change", tags = "1, 2, 3, 4")]
+    pub(crate) change: Option<Change>,
+}
+
+#[derive(Clone, PartialEq, Eq, Oneof)]
+pub(crate) enum Change {
+    #[prost(message, tag = "1")]
+    PutIkeSa(IkeSa),
+    #[prost(fixed64, tag = "2")]
+    DeleteIkeSa(u64),
+    #[prost(message, tag = "3")]
+    PutChildSa(PutChildSa),
+    #[prost(fixed32, tag = "4")]
+    DeleteChildSa(u32),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct IkeSa {
+    #[prost(fixed64, tag = "1")]
+    pub(crate) spi: u64,
+    #[prost(string, tag = "2")]
+    pub(crate) connection: String,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) state: Option<Secret>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct PutChildSa {
+    #[prost(fixed64, tag = "1")]
+    pub(crate) ike: u64,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) parameters: Option<ChildParameters>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct ChildParameters {
+    #[prost(fixed32, tag = "1")]
+    pub(crate) inbound_spi: u32,
+    #[prost(fixed32, tag = "2")]
+    pub(crate) outbound_spi: u32,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) inbound_key: Option<Key>,
+    #[prost(message, optional, tag = "4")]
+    pub(crate) outbound_key: Option<Key>,
+    #[prost(bool, tag = "5")]
+    pub(crate) esn: bool,
+    #[prost(uint32, tag = "6")]
+    pub(crate) window_packets: u32,
+    /// 4 octets for IPv4; 16 are left for IPv6.
+    #[prost(bytes = "vec", tag = "7")]
+    pub(crate) local: Vec<u8>,
+    #[prost(bytes = "vec", tag = "8")]
+    pub(crate) remote: Vec<u8>,
+    #[prost(message, optional, tag = "9")]
+    pub(crate) udp: Option<UdpEncapsulation>,
+    #[prost(message, repeated, tag = "10")]
+    pub(crate) local_selectors: Vec<TrafficSelector>,
+    #[prost(message, repeated, tag = "11")]
+    pub(crate) remote_selectors: Vec<TrafficSelector>,
+    #[prost(string, tag = "12")]
+    pub(crate) connection: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Key {
+    /// The IANA transform attribute pair: ENCR_AES_GCM_16 with its key length in bits.
+    #[prost(uint32, tag = "1")]
+    pub(crate) key_bits: u32,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) key: Option<Secret>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct UdpEncapsulation {
+    #[prost(uint32, tag = "1")]
+    pub(crate) local_port: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) remote_port: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct TrafficSelector {
+    #[prost(uint32, tag = "1")]
+    pub(crate) protocol: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) first_port: u32,
+    #[prost(uint32, tag = "3")]
+    pub(crate) last_port: u32,
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) first_address: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub(crate) last_address: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Grant {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) owner: Option<Owner>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) items: Vec<GrantItem>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct GrantItem {
+    #[prost(fixed32, tag = "1")]
+    pub(crate) spi: u32,
+    #[prost(bool, tag = "2")]
+    pub(crate) outbound: bool,
+    #[prost(uint32, tag = "3")]
+    pub(crate) packets: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct SetTarget {
+    #[prost(uint64, tag = "1")]
+    pub(crate) target: u64,
+    #[prost(bool, tag = "2")]
+    pub(crate) draining: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Snapshot {
+    #[prost(uint32, tag = "1")]
+    pub(crate) version_major: u32,
+    #[prost(uint64, tag = "2")]
+    pub(crate) applied: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) owner: Option<Owner>,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) ike_sas: Vec<IkeSa>,
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) children: Vec<ChildSa>,
+    #[prost(uint64, repeated, tag = "6")]
+    pub(crate) draining: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct ChildSa {
+    #[prost(fixed64, tag = "1")]
+    pub(crate) ike: u64,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) parameters: Option<ChildParameters>,
+    #[prost(uint64, tag = "3")]
+    pub(crate) outbound_start: u64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) outbound_high: u64,
+    #[prost(uint64, tag = "5")]
+    pub(crate) floor: u64,
+    #[prost(uint64, tag = "6")]
+    pub(crate) horizon: u64,
+}
