@@ -179,38 +179,36 @@ fn required_owner(owner: Option<wire::Owner>) -> Result<Owner, CodecError> {
 
 fn change_to_wire(change: &StateChange) -> wire::StateChange {
     let change = match change {
-        StateChange::PutIkeSa { spi, connection, state } => wire::Change::PutIkeSa(wire::IkeSa {
+        StateChange::PutIkeSa { spi, connection, state } => wire::Change::PutIke(wire::IkeSa {
             spi: spi.0,
             connection: connection.clone(),
             state: Some(secret_to_wire(state)),
         }),
-        StateChange::DeleteIkeSa { spi } => wire::Change::DeleteIkeSa(spi.0),
-        StateChange::PutChildSa { ike, parameters } => wire::Change::PutChildSa(wire::PutChildSa {
+        StateChange::DeleteIkeSa { spi } => wire::Change::DeleteIke(spi.0),
+        StateChange::PutChildSa { ike, parameters } => wire::Change::PutChild(wire::PutChildSa {
             ike: ike.0,
             parameters: Some(parameters_to_wire(parameters)),
         }),
-        StateChange::DeleteChildSa { inbound_spi } => {
-            wire::Change::DeleteChildSa(inbound_spi.get())
-        }
+        StateChange::DeleteChildSa { inbound_spi } => wire::Change::DeleteChild(inbound_spi.get()),
     };
     wire::StateChange { change: Some(change) }
 }
 
 fn change_from_wire(change: wire::StateChange) -> Result<StateChange, CodecError> {
     Ok(match change.change.ok_or(CodecError::Invalid("a change"))? {
-        wire::Change::PutIkeSa(ike) => {
+        wire::Change::PutIke(ike) => {
             let (spi, IkeRecord { connection, state }) = ike_from_wire(ike)?;
             StateChange::PutIkeSa { spi, connection, state }
         }
-        wire::Change::DeleteIkeSa(spi) => StateChange::DeleteIkeSa { spi: IkeSpi(spi) },
-        wire::Change::PutChildSa(put) => {
+        wire::Change::DeleteIke(spi) => StateChange::DeleteIkeSa { spi: IkeSpi(spi) },
+        wire::Change::PutChild(put) => {
             let parameters = put.parameters.ok_or(CodecError::Invalid("the parameters"))?;
             StateChange::PutChildSa {
                 ike: IkeSpi(put.ike),
                 parameters: Box::new(parameters_from_wire(parameters)?),
             }
         }
-        wire::Change::DeleteChildSa(spi) => {
+        wire::Change::DeleteChild(spi) => {
             StateChange::DeleteChildSa { inbound_spi: spi_from_wire(spi)? }
         }
     })

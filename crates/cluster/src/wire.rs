@@ -81,13 +81,13 @@ pub(crate) struct StateChange {
 #[derive(Clone, PartialEq, Eq, Oneof)]
 pub(crate) enum Change {
     #[prost(message, tag = "1")]
-    PutIkeSa(IkeSa),
+    PutIke(IkeSa),
     #[prost(fixed64, tag = "2")]
-    DeleteIkeSa(u64),
+    DeleteIke(u64),
     #[prost(message, tag = "3")]
-    PutChildSa(PutChildSa),
+    PutChild(PutChildSa),
     #[prost(fixed32, tag = "4")]
-    DeleteChildSa(u32),
+    DeleteChild(u32),
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

@@ -1,0 +1,163 @@
+//! What travels between members around each Raft message.
+//!
+//! ```text
+//!    0        1       2          4       12     20        28       36            44
+//!    version  flags   reserved   from    term   sent_ns   echo_ns  promise_ns    raft message
+//! ```
+//! All numbers little endian. The transport under it is mutual TLS: the peer is authenticated,
+//! but its bytes are checked all the same.
+
+use crate::output::Lane;
+use holdfast_cluster::MemberId;
+use holdfast_packet::Nanos;
+use protobuf::Message as _;
+use raft::eraftpb::{Message, MessageType};
+
+const VERSION: u8 = 1;
+const HEADER_LEN: usize = 44;
+const FLAG_ECHO: u8 = 1;
+
+/// Bytes of the largest message: a snapshot with its header.
+pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Why a message of a peer was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// Shorter than the header or longer than allowed.
+    #[error("{0} bytes are no message")]
+    Length(usize),
+    /// Another format: a member of another release.
+    #[error("format version {0} is unknown")]
+    Version(u8),
+    /// The Raft message inside is broken.
+    #[error("malformed")]
+    Malformed,
+    /// The message does not come from or go to whom it says.
+    #[error("misdirected: says from {from} to {to}")]
+    Misdirected {
+        /// The sender it names.
+        from: u64,
+        /// The receiver it names.
+        to: u64,
+    },
+    /// The sender is not one of the configured members.
+    #[error("member {0} is not configured here")]
+    Stranger(MemberId),
+    /// A kind of message that members do not send each other.
+    #[error("unexpected kind of message")]
+    Kind,
+    /// The replica stopped after an error.
+    #[error("halted")]
+    Halted,
+}
+
+/// One message between members.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Envelope {
+    pub(crate) from: MemberId,
+    pub(crate) term: u64,
+    /// When it was made, by the sender's clock.
+    pub(crate) sent: Nanos,
+    /// The newest send time stepped from the receiver, where the receiver leads.
+    pub(crate) echo: Option<Nanos>,
+    /// How long the sender keeps the promise that goes with an echo.
+    pub(crate) promise_ns: u64,
+    pub(crate) message: Message,
+}
+
+impl Envelope {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, MessageError> {
+        let body_len = self.message.compute_size() as usize;
+        let mut bytes = Vec::with_capacity(HEADER_LEN.saturating_add(body_len));
+        let flags = if self.echo.is_some() { FLAG_ECHO } else { 0 };
+        bytes.extend_from_slice(&[VERSION, flags, 0, 0]);
+        let echo = self.echo.map_or(0, |echo| echo.0);
+        for number in [self.from.0, self.term, self.sent.0, echo, self.promise_ns] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        self.message.write_to_vec(&mut bytes).map_err(|_| MessageError::Malformed)?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        let length = MessageError::Length(bytes.len());
+        if bytes.len() > ENVELOPE_BYTES_MAX {
+            return Err(length);
+        }
+        let (head, body) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(length)?;
+        let (&[version, flags, ..], numbers) =
+            head.split_first_chunk::<4>().ok_or(MessageError::Malformed)?;
+        if version != VERSION {
+            return Err(MessageError::Version(version));
+        }
+        let (numbers, _) = numbers.as_chunks::<8>();
+        let &[from, term, sent, echo, promise_ns] = numbers else {
+            return Err(MessageError::Malformed);
+        };
+        let message = Message::parse_from_bytes(body).map_err(|_| MessageError::Malformed)?;
+        Ok(Self {
+            from: MemberId(u64::from_le_bytes(from)),
+            term: u64::from_le_bytes(term),
+            sent: Nanos(u64::from_le_bytes(sent)),
+            echo: (flags & FLAG_ECHO != 0).then_some(Nanos(u64::from_le_bytes(echo))),
+            promise_ns: u64::from_le_bytes(promise_ns),
+            message,
+        })
+    }
+}
+
+/// The lane a message travels in, so that a long append does not delay a heartbeat; `None` for
+/// kinds members do not exchange (forwarded proposals, reads, local ones).
+pub(crate) fn lane_of(kind: MessageType) -> Option<Lane> {
+    match kind {
+        MessageType::MsgHeartbeat
+        | MessageType::MsgHeartbeatResponse
+        | MessageType::MsgRequestVote
+        | MessageType::MsgRequestVoteResponse
+        | MessageType::MsgRequestPreVote
+        | MessageType::MsgRequestPreVoteResponse
+        | MessageType::MsgTimeoutNow => Some(Lane::Heartbeat),
+        MessageType::MsgAppend | MessageType::MsgAppendResponse => Some(Lane::Append),
+        MessageType::MsgSnapshot => Some(Lane::Snapshot),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Envelope {
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgHeartbeatResponse);
+        message.from = 2;
+        message.to = 1;
+        message.term = 9;
+        Envelope {
+            from: MemberId(2),
+            term: 9,
+            sent: Nanos(123),
+            echo: Some(Nanos(0)),
+            promise_ns: 25_000_000,
+            message,
+        }
+    }
+
+    #[test]
+    fn an_envelope_survives_the_wire() {
+        let envelope = sample();
+        let bytes = envelope.encode().unwrap();
+        assert_eq!(Envelope::decode(&bytes).unwrap(), envelope);
+    }
+
+    #[test]
+    fn every_truncation_and_a_foreign_version_are_refused_or_differ() {
+        let bytes = sample().encode().unwrap();
+        for length in 0..HEADER_LEN {
+            assert!(Envelope::decode(&bytes[..length]).is_err(), "{length} bytes");
+        }
+        let mut other = bytes.clone();
+        other[0] = 2;
+        assert_eq!(Envelope::decode(&other), Err(MessageError::Version(2)));
+    }
+}

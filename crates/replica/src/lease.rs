@@ -1,0 +1,237 @@
+//! Law 1, "lease before own": at no instant do two members hold a valid lease.
+//!
+//! raft-rs has no such lease: its `in_lease` means "leader and `check_quorum`", and a leader that
+//! was cut off notices only one to two election timeouts later, while another leads already. So
+//! the lease is built here, outside of it, from promises with a time limit.
+//!
+//! # Construction
+//!
+//! ```text
+//!   leader L, term T                                   follower F
+//!   reads its clock: s ------ heartbeat/append(T, s) ------> steps it at its time p
+//!                                                            votes for nobody until p + D
+//!   lease end candidate <---- response(T, echo s, D) -------
+//!     s + 0.99 D
+//!   lease end = the quorum-th latest candidate, L's own being now + 0.99 D
+//! ```
+//!
+//! `D` is [`Timing::promise_ns`](crate::Timing::promise_ns), the election timeout less one tick.
+//! F keeps the promise in two ways: raft-rs ignores votes for an election timeout after a message
+//! of the leader, and [`Promise`] drops vote requests before they reach raft-rs. The second one is
+//! needed because raft-rs counts ticks, not time, and forgets its leader whenever it hears of a
+//! higher term.
+//!
+//! # Proof that leases do not overlap
+//!
+//! Let L hold a valid lease of term T at time t. Suppose somebody leads a term T' > T at t. The
+//! votes for T' came from a quorum, the promises L counted came from a quorum, so one member F is
+//! in both. If F is L, L has left term T and withdrawn its lease before it voted. Otherwise F
+//! stepped a message of L sent at s, at its time p, and t < s + 0.99 D.
+//!
+//! 1. F cannot have voted for T' before p: its term would be T' and it would not have accepted a
+//!    message of term T. Only accepted messages are echoed.
+//! 2. After p, until p + D on F's clock, F drops every vote request, and campaigns for itself
+//!    only after at least one election timeout of ticks of which none was due before p
+//!    (overdue ticks are forgiven when a message of the leader is stepped). Since s is before p,
+//!    and the clocks run equally fast to within one per cent, p + D on F's clock is not before
+//!    s + 0.99 D on L's, which is after t.
+//! 3. F may have restarted since p and forgotten the promise. It then drops every vote request
+//!    for D after its start and does not campaign (boot quarantine), and it started after p.
+//! 4. One kind of vote request is exempt: leadership transfer, where L itself asks a successor to
+//!    campaign at once. L withdraws its lease before that message leaves and takes no lease in
+//!    term T again, however the transfer ends: a copy of the message may arrive at any later
+//!    time. It makes its receiver campaign for T + 1 only; whoever holds a lease of term T + 1 or
+//!    later rests on a quorum that is in that term already and does not grant it.
+//!
+//! What must hold around it: `now` is read after the message was received and never goes back;
+//! the clock does not stop while the machine sleeps; whoever uses the lease compares it with the
+//! same clock at the moment of use; all members use the same timing, or each D travels with its
+//! echo (it does) and nobody shortens its D over a restart.
+
+use crate::timing::lease_ns;
+use holdfast_cluster::MemberId;
+use holdfast_packet::Nanos;
+use std::collections::BTreeMap;
+
+/// The follower's side: what was promised to whom, and until when.
+#[derive(Clone, Debug)]
+pub(crate) struct Promise {
+    /// The leader last heard, its term, and the newest send time stepped from it in that term.
+    heard: Option<(MemberId, u64, Nanos)>,
+    until: Nanos,
+}
+
+impl Promise {
+    /// After a start nobody knows what was promised before: assume it was promised just now.
+    pub(crate) fn at_boot(until: Nanos) -> Self {
+        Self { heard: None, until }
+    }
+
+    /// A message of the leader was accepted: vote for nobody else until `until`.
+    pub(crate) fn give(&mut self, leader: MemberId, term: u64, sent: Nanos, until: Nanos) {
+        let newest = match self.heard {
+            // Messages of several lanes overtake each other; the promise covers the newest.
+            Some((known, known_term, newest)) if known == leader && known_term == term => {
+                newest.max(sent)
+            }
+            _ => sent,
+        };
+        self.heard = Some((leader, term, newest));
+        self.until = self.until.max(until);
+    }
+
+    /// The send time to put into a response to `leader` in `term`.
+    pub(crate) fn echo(&self, leader: MemberId, term: u64) -> Option<Nanos> {
+        self.heard.filter(|heard| heard.0 == leader && heard.1 == term).map(|heard| heard.2)
+    }
+
+    /// Whether a vote request must be dropped.
+    pub(crate) fn binds(&self, now: Nanos) -> bool {
+        now < self.until
+    }
+}
+
+/// The leader's side: which promises it can count on.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    term: u64,
+    ends: BTreeMap<MemberId, Nanos>,
+    quorum: usize,
+    /// A transfer of this term's leadership was asked for: no lease until the term is over.
+    suspended: bool,
+    until: Option<Nanos>,
+}
+
+impl Lease {
+    /// No lease, in a cluster of `members`.
+    pub(crate) fn none(members: usize) -> Self {
+        Self {
+            term: 0,
+            ends: BTreeMap::new(),
+            quorum: members / 2 + 1,
+            suspended: false,
+            until: None,
+        }
+    }
+
+    /// Ends the lease at once: the member does not lead.
+    pub(crate) fn withdraw(&mut self) {
+        self.ends.clear();
+        self.until = None;
+    }
+
+    /// Ends the lease and bars it for the rest of the term.
+    pub(crate) fn suspend(&mut self, term: u64) {
+        self.enter(term);
+        self.suspended = true;
+        self.withdraw();
+    }
+
+    pub(crate) fn is_suspended(&self, term: u64) -> bool {
+        self.term == term && self.suspended
+    }
+
+    fn enter(&mut self, term: u64) {
+        if self.term != term {
+            self.term = term;
+            self.suspended = false;
+            self.withdraw();
+        }
+    }
+
+    /// A follower echoed `sent` in this term and stands by it for `promise_ns`.
+    pub(crate) fn echoed(&mut self, term: u64, follower: MemberId, sent: Nanos, promise_ns: u64) {
+        self.enter(term);
+        let end = sent.plus_ns(lease_ns(promise_ns));
+        let known = self.ends.entry(follower).or_insert(end);
+        *known = end.max(*known);
+    }
+
+    /// Recomputes the end of the lease of the leader of `term`, whose own promise is `promise_ns`.
+    pub(crate) fn renew(&mut self, term: u64, now: Nanos, promise_ns: u64) {
+        self.enter(term);
+        if self.suspended {
+            return;
+        }
+        let own = now.plus_ns(lease_ns(promise_ns));
+        let mut ends: Vec<Nanos> = self.ends.values().copied().chain([own]).collect();
+        ends.sort_unstable_by(|one, other| other.cmp(one));
+        let end = self.quorum.checked_sub(1).and_then(|weakest| ends.get(weakest)).copied();
+        self.until = self.until.max(end);
+    }
+
+    /// The end of the lease; `None` without one.
+    pub(crate) fn until(&self) -> Option<Nanos> {
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const D: u64 = 25_000_000;
+    const LEASE: u64 = 24_750_000;
+
+    #[test]
+    fn a_leader_of_three_counts_on_the_better_of_two_followers() {
+        let mut lease = Lease::none(3);
+        lease.renew(7, Nanos::from_ms(100), D);
+        assert_eq!(lease.until(), None, "its own promise alone is no quorum");
+        lease.echoed(7, MemberId(2), Nanos::from_ms(90), D);
+        lease.echoed(7, MemberId(3), Nanos::from_ms(95), D);
+        lease.renew(7, Nanos::from_ms(100), D);
+        assert_eq!(lease.until(), Some(Nanos::from_ms(95).plus_ns(LEASE)));
+    }
+
+    #[test]
+    fn of_five_the_second_best_follower_decides() {
+        let mut lease = Lease::none(5);
+        for (member, sent_ms) in [(2, 90), (3, 95), (4, 80), (5, 10)] {
+            lease.echoed(1, MemberId(member), Nanos::from_ms(sent_ms), D);
+        }
+        lease.renew(1, Nanos::from_ms(100), D);
+        assert_eq!(lease.until(), Some(Nanos::from_ms(90).plus_ns(LEASE)));
+    }
+
+    #[test]
+    fn a_single_member_needs_nobody() {
+        let mut lease = Lease::none(1);
+        lease.renew(1, Nanos::from_ms(100), D);
+        assert_eq!(lease.until(), Some(Nanos::from_ms(100).plus_ns(LEASE)));
+    }
+
+    #[test]
+    fn promises_of_an_earlier_term_do_not_count() {
+        let mut lease = Lease::none(3);
+        lease.echoed(7, MemberId(2), Nanos::from_ms(99), D);
+        lease.renew(8, Nanos::from_ms(100), D);
+        assert_eq!(lease.until(), None);
+    }
+
+    #[test]
+    fn after_a_transfer_was_asked_for_the_term_has_no_lease_again() {
+        let mut lease = Lease::none(3);
+        lease.echoed(7, MemberId(2), Nanos::from_ms(90), D);
+        lease.renew(7, Nanos::from_ms(90), D);
+        lease.suspend(7);
+        assert_eq!(lease.until(), None);
+        lease.echoed(7, MemberId(2), Nanos::from_ms(95), D);
+        lease.renew(7, Nanos::from_ms(95), D);
+        assert_eq!(lease.until(), None);
+        lease.echoed(8, MemberId(2), Nanos::from_ms(99), D);
+        lease.renew(8, Nanos::from_ms(99), D);
+        assert!(lease.until().is_some());
+    }
+
+    #[test]
+    fn an_overtaken_message_does_not_move_the_echo_back() {
+        let mut promise = Promise::at_boot(Nanos::ZERO);
+        promise.give(MemberId(1), 3, Nanos::from_ms(20), Nanos::from_ms(45));
+        promise.give(MemberId(1), 3, Nanos::from_ms(10), Nanos::from_ms(46));
+        assert_eq!(promise.echo(MemberId(1), 3), Some(Nanos::from_ms(20)));
+        assert_eq!(promise.echo(MemberId(1), 4), None);
+        assert_eq!(promise.echo(MemberId(2), 3), None);
+        assert!(promise.binds(Nanos::from_ms(45)) && !promise.binds(Nanos::from_ms(46)));
+    }
+}

@@ -1,0 +1,277 @@
+//! The Ready loop: what raft-rs wants stored, sent and applied, in the order that is safe.
+//!
+//! ```text
+//!   ready ---> messages of a leader            sent at once (its followers write while it writes)
+//!         ---> snapshot, entries, hard state   into the store, and out as a WriteBatch
+//!         ---> committed entries               applied (raft-rs gives only locally stored ones)
+//!         ---> messages of a follower          held until the batch, and all before, are stored
+//!   persisted(n) -> on_persist_ready -> held messages leave -> more Ready
+//! ```
+//!
+//! One kind of follower's message does not wait: the answer to a heartbeat. It acknowledges no
+//! entry, and a disk that stalls for a moment would otherwise cost the leader its lease. It does
+//! wait while a term or a vote is unwritten.
+
+use crate::envelope::{Envelope, lane_of};
+use crate::output::{Checkpoint, LogEntry, Output, SnapshotImage, WriteBatch};
+use crate::store::{LogStore, entry_from_raft};
+use crate::{Replica, ReplicaError};
+use holdfast_cluster::{Command, MemberId, State};
+use holdfast_packet::Nanos;
+use raft::Ready;
+use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
+use std::collections::VecDeque;
+
+/// Batches handed out and not reported stored.
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    last_number: u64,
+    pending: VecDeque<PendingWrite>,
+}
+
+#[derive(Debug)]
+struct PendingWrite {
+    number: u64,
+    /// The last Ready whose storing this batch completes.
+    ready: u64,
+    /// Messages that may leave then.
+    held: Vec<Message>,
+    changes_vote: bool,
+    snapshot_index: Option<u64>,
+}
+
+impl Writes {
+    fn next_number(&mut self) -> u64 {
+        self.last_number = self.last_number.saturating_add(1);
+        self.last_number
+    }
+
+    fn vote_pending(&self) -> bool {
+        self.pending.iter().any(|write| write.changes_vote)
+    }
+
+    /// Whether a received snapshot is not stored yet.
+    pub(crate) fn snapshot_pending(&self) -> bool {
+        self.pending.iter().any(|write| write.snapshot_index.is_some())
+    }
+}
+
+impl Replica {
+    pub(crate) fn process_ready(&mut self, now: Nanos) {
+        let mut ready = self.node.ready();
+        for message in ready.take_messages() {
+            self.send(now, message);
+        }
+        let mut held = ready.take_persisted_messages();
+        let committed = ready.take_committed_entries();
+        let number = ready.number();
+        let Ok((batch, changes_vote, snapshot_index)) = self.store_ready(&ready) else { return };
+        self.node.advance_append_async(ready);
+        if !changes_vote && !self.writes.vote_pending() {
+            let (answers, others): (Vec<_>, _) = held.into_iter().partition(is_heartbeat_answer);
+            held = others;
+            for answer in answers {
+                self.send(now, answer);
+            }
+        }
+        match batch {
+            Some(batch) if batch.must_sync => {
+                self.writes.pending.push_back(PendingWrite {
+                    number: batch.number,
+                    ready: number,
+                    held,
+                    changes_vote,
+                    snapshot_index,
+                });
+                self.outputs.push_back(Output::Persist(batch));
+            }
+            unsynced => {
+                self.outputs.extend(unsynced.map(Output::Persist));
+                self.hold_or_finish(now, number, held);
+            }
+        }
+        self.apply_all(committed);
+    }
+
+    /// Nothing of this Ready needs a sync: it is complete with the batches before it.
+    fn hold_or_finish(&mut self, now: Nanos, ready: u64, held: Vec<Message>) {
+        if let Some(last) = self.writes.pending.back_mut() {
+            last.ready = ready;
+            last.held.extend(held);
+        } else {
+            self.node.on_persist_ready(ready);
+            for message in held {
+                self.send(now, message);
+            }
+        }
+    }
+
+    /// Puts a Ready into the store and makes its batch.
+    fn store_ready(
+        &mut self,
+        ready: &Ready,
+    ) -> Result<(Option<WriteBatch>, bool, Option<u64>), ()> {
+        let snapshot = Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty());
+        if let Some(snapshot) = snapshot {
+            self.install_snapshot(snapshot)?;
+        }
+        let store = self.node.mut_store();
+        store.append(ready.entries());
+        let before = store.hard_state();
+        if let Some(hard_state) = ready.hs() {
+            store.set_hard_state(hard_state);
+        }
+        let after = store.hard_state();
+        let changes_vote = (before.term, before.vote) != (after.term, after.vote);
+        let snapshot_index = snapshot.map(|snapshot| snapshot.get_metadata().index);
+        let checkpoint = snapshot.map(|snapshot| Checkpoint {
+            snapshot: LogStore::image_of(snapshot),
+            hard_state: after,
+            entries: store.entries_behind(snapshot.get_metadata().index),
+        });
+        let entries: Vec<LogEntry> = match checkpoint {
+            Some(_) => Vec::new(),
+            None => ready.entries().iter().map(entry_from_raft).collect(),
+        };
+        let hard_state = ready.hs().filter(|_| checkpoint.is_none()).map(|_| after);
+        if checkpoint.is_none() && entries.is_empty() && hard_state.is_none() {
+            return Ok((None, changes_vote, None));
+        }
+        let batch = WriteBatch {
+            number: self.writes.next_number(),
+            must_sync: ready.must_sync(),
+            checkpoint,
+            entries,
+            hard_state,
+        };
+        Ok((Some(batch), changes_vote, snapshot_index))
+    }
+
+    fn install_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), ()> {
+        let index = snapshot.get_metadata().index;
+        match State::restore(&snapshot.data) {
+            Ok(state) if state.applied() == index => self.state = state,
+            Ok(_) => {
+                self.halt(ReplicaError::Log("the leader's snapshot is of another entry"));
+                return Err(());
+            }
+            Err(error) => {
+                self.halt(ReplicaError::Snapshot { index, error });
+                return Err(());
+            }
+        }
+        self.node.mut_store().install(snapshot.clone());
+        self.outputs.push_back(Output::StateReplaced { index });
+        Ok(())
+    }
+
+    fn apply_all(&mut self, entries: Vec<Entry>) {
+        let Some(last) = entries.last().map(|entry| entry.index) else { return };
+        for entry in entries {
+            if self.apply(&entry).is_err() {
+                return;
+            }
+        }
+        self.node.advance_apply_to(last);
+    }
+
+    fn apply(&mut self, entry: &Entry) -> Result<(), ()> {
+        let (index, term) = (entry.index, entry.term);
+        let command = if entry.data.is_empty() {
+            Command::Noop
+        } else {
+            match Command::decode(&entry.data) {
+                Ok(command) => command,
+                Err(error) => {
+                    // Going on without it would let this member's state differ from the others'.
+                    self.halt(ReplicaError::Entry { index, error });
+                    return Err(());
+                }
+            }
+        };
+        let effects = self.state.apply(index, &command);
+        self.outputs.push_back(Output::Applied { index, term, command, effects });
+        Ok(())
+    }
+
+    /// Batches up to `number` are stored.
+    pub(crate) fn finish_writes(&mut self, now: Nanos, number: u64) {
+        while self.writes.pending.front().is_some_and(|write| write.number <= number) {
+            let Some(write) = self.writes.pending.pop_front() else { break };
+            self.node.on_persist_ready(write.ready);
+            if let Some(index) = write.snapshot_index {
+                self.node.advance_apply_to(index);
+            }
+            for message in write.held {
+                self.send(now, message);
+            }
+        }
+    }
+
+    fn send(&mut self, now: Nanos, message: Message) {
+        let kind = message.get_msg_type();
+        let Some(lane) = lane_of(kind) else { return };
+        let to = MemberId(message.to);
+        match kind {
+            MessageType::MsgTimeoutNow => {
+                // The lease ends before the successor can hear that it may campaign.
+                self.lease.suspend(message.term);
+                self.announce_lease();
+            }
+            MessageType::MsgSnapshot => {
+                self.snapshots_sent.insert(to, now);
+            }
+            _ => {}
+        }
+        let answers =
+            matches!(kind, MessageType::MsgHeartbeatResponse | MessageType::MsgAppendResponse);
+        let envelope = Envelope {
+            from: self.config.id,
+            term: message.term,
+            sent: now,
+            echo: self.promise.echo(to, message.term).filter(|_| answers),
+            promise_ns: self.config.timing.promise_ns(),
+            message,
+        };
+        // Encoding fails only above 4 GiB, which no bounded message reaches.
+        if let Ok(bytes) = envelope.encode() {
+            self.outputs.push_back(Output::Send { to, lane, bytes });
+        }
+    }
+
+    /// Cuts the log once enough of it is applied.
+    pub(crate) fn compact_if_due(&mut self) {
+        let due = {
+            let (store, rule) = (self.node.store(), self.config.compaction);
+            let entries = self.state.applied().saturating_sub(store.snapshot_index());
+            entries > 0 && (entries >= rule.entries || store.bytes_since_snapshot() >= rule.bytes)
+        };
+        if !due || self.writes.snapshot_pending() {
+            return;
+        }
+        let index = self.state.applied();
+        let Some(term) = self.node.store().term_of(index) else { return };
+        let image = SnapshotImage { index, term, data: self.state.snapshot() };
+        let retained = self.config.compaction.retained_entries;
+        let store = self.node.mut_store();
+        store.compact(&image, retained);
+        let checkpoint = Checkpoint {
+            hard_state: store.hard_state(),
+            entries: store.entries_behind(index),
+            snapshot: image,
+        };
+        let number = self.writes.next_number();
+        // Nobody waits for it: the same is stored already, only longer.
+        self.outputs.push_back(Output::Persist(WriteBatch {
+            number,
+            must_sync: false,
+            checkpoint: Some(checkpoint),
+            entries: Vec::new(),
+            hard_state: None,
+        }));
+    }
+}
+
+fn is_heartbeat_answer(message: &Message) -> bool {
+    message.get_msg_type() == MessageType::MsgHeartbeatResponse
+}

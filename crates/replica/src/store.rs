@@ -1,0 +1,229 @@
+//! The log in memory, as raft-rs reads it. It holds what was handed to the disk as well as what
+//! is synced already; which is which is raft-rs' own knowledge (asynchronous Ready).
+
+use crate::output::{HardState, LogEntry, SnapshotImage};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState as RaftHardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+use std::collections::VecDeque;
+use zeroize::Zeroizing;
+
+pub(crate) struct LogStore {
+    hard_state: RaftHardState,
+    members: ConfState,
+    /// Index and term of the entry before the first one held.
+    before: (u64, u64),
+    entries: VecDeque<Entry>,
+    /// Bytes of the entries behind the snapshot.
+    bytes_since_snapshot: u64,
+    snapshot: Snapshot,
+}
+
+impl LogStore {
+    pub(crate) fn new(
+        members: ConfState,
+        hard_state: HardState,
+        snapshot: Option<&SnapshotImage>,
+        entries: &[LogEntry],
+    ) -> Self {
+        let mut store = Self {
+            hard_state: hard_state_to_raft(hard_state),
+            members,
+            before: (0, 0),
+            entries: VecDeque::new(),
+            bytes_since_snapshot: 0,
+            snapshot: Snapshot::default(),
+        };
+        if let Some(image) = snapshot {
+            let snapshot = store.snapshot_message(image);
+            store.install(snapshot);
+        }
+        for entry in entries {
+            store.append_one(entry_to_raft(entry));
+        }
+        store
+    }
+
+    pub(crate) fn first(&self) -> u64 {
+        self.before.0.saturating_add(1)
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.before.0.saturating_add(self.entries.len() as u64)
+    }
+
+    fn get(&self, index: u64) -> Option<&Entry> {
+        let offset = index.checked_sub(self.first())?;
+        self.entries.get(usize::try_from(offset).ok()?)
+    }
+
+    pub(crate) fn term_of(&self, index: u64) -> Option<u64> {
+        if index == self.before.0 {
+            return Some(self.before.1);
+        }
+        self.get(index).map(|entry| entry.term)
+    }
+
+    pub(crate) fn snapshot_index(&self) -> u64 {
+        self.snapshot.get_metadata().index
+    }
+
+    pub(crate) fn bytes_since_snapshot(&self) -> u64 {
+        self.bytes_since_snapshot
+    }
+
+    pub(crate) fn hard_state(&self) -> HardState {
+        HardState {
+            term: self.hard_state.term,
+            vote: self.hard_state.vote,
+            commit: self.hard_state.commit,
+        }
+    }
+
+    pub(crate) fn set_hard_state(&mut self, hard_state: &RaftHardState) {
+        self.hard_state = hard_state.clone();
+    }
+
+    /// Entries that exist in another form are replaced with everything behind them.
+    pub(crate) fn append(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            self.append_one(entry.clone());
+        }
+    }
+
+    fn append_one(&mut self, entry: Entry) {
+        let Some(kept) = entry.index.checked_sub(self.first()) else { return };
+        let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+        while self.entries.len() > kept {
+            if let Some(dropped) = self.entries.pop_back() {
+                self.bytes_since_snapshot =
+                    self.bytes_since_snapshot.saturating_sub(dropped.data.len() as u64);
+            }
+        }
+        self.bytes_since_snapshot =
+            self.bytes_since_snapshot.saturating_add(entry.data.len() as u64);
+        self.entries.push_back(entry);
+    }
+
+    fn snapshot_message(&self, image: &SnapshotImage) -> Snapshot {
+        let mut snapshot = Snapshot { data: image.data.to_vec().into(), ..Snapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        metadata.index = image.index;
+        metadata.term = image.term;
+        metadata.set_conf_state(self.members.clone());
+        snapshot
+    }
+
+    /// The log begins behind a snapshot received or recovered.
+    pub(crate) fn install(&mut self, snapshot: Snapshot) {
+        let metadata = snapshot.get_metadata();
+        self.before = (metadata.index, metadata.term);
+        self.hard_state.term = self.hard_state.term.max(metadata.term);
+        self.hard_state.commit = self.hard_state.commit.max(metadata.index);
+        self.entries.clear();
+        self.bytes_since_snapshot = 0;
+        self.snapshot = snapshot;
+    }
+
+    /// Keeps a snapshot of this member's own state and forgets entries up to it, but for the
+    /// last `retained` of them, which serve followers that lag a little.
+    pub(crate) fn compact(&mut self, image: &SnapshotImage, retained: u64) {
+        self.snapshot = self.snapshot_message(image);
+        let forget_to = image.index.saturating_sub(retained);
+        while self.first() <= forget_to {
+            let Some(entry) = self.entries.pop_front() else { break };
+            self.before = (entry.index, entry.term);
+        }
+        let behind = self.entries.iter().filter(|entry| entry.index > image.index);
+        self.bytes_since_snapshot = behind.map(|entry| entry.data.len() as u64).sum();
+    }
+
+    pub(crate) fn entries_behind(&self, index: u64) -> Vec<LogEntry> {
+        self.entries.iter().filter(|entry| entry.index > index).map(entry_from_raft).collect()
+    }
+
+    pub(crate) fn image_of(snapshot: &Snapshot) -> SnapshotImage {
+        SnapshotImage {
+            index: snapshot.get_metadata().index,
+            term: snapshot.get_metadata().term,
+            data: Zeroizing::new(snapshot.data.to_vec()),
+        }
+    }
+}
+
+impl Storage for LogStore {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.members.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low < self.first() {
+            return Err(StorageError::Compacted.into());
+        }
+        if high > self.last().saturating_add(1) {
+            return Err(StorageError::Unavailable.into());
+        }
+        let most = max_size.into().unwrap_or(u64::MAX);
+        let mut size = 0u64;
+        let mut found = Vec::new();
+        for index in low..high {
+            let entry = self.get(index).ok_or(StorageError::Unavailable)?;
+            size = size.saturating_add(u64::from(protobuf::Message::compute_size(entry)));
+            if size > most && !found.is_empty() {
+                break;
+            }
+            found.push(entry.clone());
+        }
+        Ok(found)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index < self.before.0 {
+            return Err(StorageError::Compacted.into());
+        }
+        self.term_of(index).ok_or_else(|| StorageError::Unavailable.into())
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.first())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let index = self.snapshot_index();
+        if index == 0 || index < request_index {
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        }
+        Ok(self.snapshot.clone())
+    }
+}
+
+pub(crate) fn hard_state_to_raft(hard_state: HardState) -> RaftHardState {
+    RaftHardState {
+        term: hard_state.term,
+        vote: hard_state.vote,
+        commit: hard_state.commit,
+        ..RaftHardState::default()
+    }
+}
+
+pub(crate) fn entry_to_raft(entry: &LogEntry) -> Entry {
+    let mut raft = Entry::default();
+    raft.set_entry_type(EntryType::EntryNormal);
+    raft.term = entry.term;
+    raft.index = entry.index;
+    raft.data = entry.data.clone();
+    raft
+}
+
+pub(crate) fn entry_from_raft(entry: &Entry) -> LogEntry {
+    LogEntry { term: entry.term, index: entry.index, data: entry.data.clone() }
+}
