@@ -1,2 +1,67 @@
-//! The poll-mode worker.
+//! The worker of the datapath: ESP from outside becomes clear packets for the targets, and what
+//! the targets answer becomes ESP again.
+//!
+//! What it is: one struct, [`Worker`], generic over the ports it moves packets between, with one
+//! method that matters, [`Worker::poll`]; and the few things it shares with the controller.
+//! What it is not: it has no thread, socket or clock, knows no DPDK and no Raft, and negotiates
+//! nothing.
+//!
+//! ```text
+//!  controller --WorkerCommand ring--> +--------------------------------------------------+
+//!             --TablesPublisher-----> |                     Worker                       |
+//!             --LeaseCell-----------> |                                                  |
+//!             <--WorkerEvent ring---- |  outside rx -> classify -> lookup -> open        |
+//!             <--Counters------------ |      -> accept -> decapsulate -> distribute -> inside tx
+//!                                     |  inside rx  -> classify -> policy -> begin seal  |
+//!  other workers <--Handoff---------> |      -> seal -> encapsulate ---------> outside tx|
+//!                                     +--------------------------------------------------+
+//! ```
+//!
+//! Contract:
+//! * without a valid [`LeaseCell`] nothing is answered and nothing is forwarded;
+//! * sequence numbers come only from granted ranges, inbound numbers are accepted only up to the
+//!   committed horizon; both are enforced by `holdfast-ipsec`, asked for here in time;
+//! * a poll takes bounded time: at most one burst per side, one from other workers, and
+//!   [`COMMANDS_PER_POLL`] commands;
+//! * on the way of a packet nothing is allocated, freed, locked, logged or waited for. What is
+//!   allocated outside of it: the copy of a punted frame, at most [`PUNTS_PER_POLL`] per poll, and
+//!   the answer to a listing;
+//! * every packet that goes no further is counted under exactly one `DropReason`;
+//! * fragments inside the tunnel are dropped: they cannot be told which connection they belong to.
 #![forbid(unsafe_code)]
+
+mod classify;
+mod command;
+mod counters;
+mod distribute;
+mod events;
+mod flows;
+mod handoff;
+mod inbound;
+mod inside;
+mod io;
+mod lease;
+mod local;
+mod outbound;
+mod outside;
+mod rate;
+mod ring;
+mod sad;
+mod spi_table;
+mod tables;
+mod worker;
+
+pub use command::{LIST_LIMIT, Retired, SaInfo, WorkerCommand, WorkerEvent};
+pub use counters::{COUNTERS_LEN, Counters, CountersView, Metric};
+pub use events::PUNTS_PER_POLL;
+pub use flows::{FLOWS, FlowInfo, OTHER_IDLE_S, TCP_IDLE_S, WAYS};
+pub use handoff::{HANDOFF_RING, Handoff};
+pub use holdfast_ipsec::DropReason;
+pub use lease::{LeaseCell, LeaseState};
+pub use ring::{COMMAND_RING, EVENT_RING, RingReceiver, RingSender, ring};
+pub use sad::SAS_PER_WORKER;
+pub use tables::{Prefix, SaRef, Tables, TablesPublisher, TablesReader, TargetEntry, TargetTable};
+pub use worker::{COMMANDS_PER_POLL, PollResult, Worker, WorkerLimits, WorkerParts};
+
+#[cfg(test)]
+mod tests;

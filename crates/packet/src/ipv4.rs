@@ -173,6 +173,18 @@ pub fn decrement_ttl(bytes: &mut [u8]) -> Option<u8> {
     Some(ttl.wrapping_sub(1))
 }
 
+/// Overwrites the explicit congestion notification of the packet in `bytes` with the low 2 bits of
+/// `ecn` and updates the checksum; no effect on less than a header.
+pub fn set_ecn(bytes: &mut [u8], ecn: u8) {
+    if let Some(header) = bytes.first_chunk_mut::<HEADER_LEN>() {
+        let old = u16_at(header, 0);
+        let new = old & !3 | u16::from(ecn & 3);
+        let sum = checksum::update(u16_at(header, 10), old, new);
+        put(header, 0, &new.to_be_bytes());
+        put(header, 10, &sum.to_be_bytes());
+    }
+}
+
 /// The meaning of a header without options that is not a fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repr {
@@ -314,6 +326,15 @@ mod tests {
         assert_eq!(decrement_ttl(&mut bytes), Some(63));
         let view = View::parse(&bytes).unwrap();
         assert_eq!(view.ttl(), 63);
+        assert!(view.checksum_is_valid());
+    }
+
+    #[test]
+    fn congestion_is_marked_and_the_checksum_follows() {
+        let mut bytes = packet();
+        set_ecn(&mut bytes, 3);
+        let view = View::parse(&bytes).unwrap();
+        assert_eq!((view.ecn(), view.dscp()), (3, 0));
         assert!(view.checksum_is_valid());
     }
 

@@ -1,0 +1,73 @@
+//! Nodes: which target an inner packet goes to, and its way there.
+
+use crate::counters::Metric;
+use crate::flows::Inserted;
+use crate::tables::TargetEntry;
+use crate::worker::{Context, Nodes};
+use holdfast_ipsec::DropReason;
+use holdfast_packet::{FlowKey, PacketBuf, Port, Side, ethernet, ipv4};
+
+impl<P: Port> Nodes<P> {
+    /// Sends the inner packet in `buf` to the target of its connection.
+    pub(crate) fn distribute(&mut self, context: &Context<'_>, buf: P::Buf, flow: &FlowKey) {
+        if flow.dst != context.tables.service {
+            return context.drop_packet(DropReason::NotForUs);
+        }
+        let connection = connection(buf.bytes(), flow);
+        match self.choose_target(context, &connection) {
+            Some(target) => self.forward(context, buf, &target),
+            None => context.drop_packet(DropReason::NoTarget),
+        }
+    }
+
+    /// The target the connection has, or a new one for a new connection and for one whose target
+    /// is gone.
+    fn choose_target(&mut self, context: &Context<'_>, flow: &FlowKey) -> Option<TargetEntry> {
+        let targets = &context.tables.targets;
+        let hash = flow.hash(context.tables.flow_seed);
+        let known = self.flows.lookup(hash, flow, context.now);
+        if let Some(entry) = known.and_then(|id| targets.by_id.get(&id)) {
+            return Some(*entry);
+        }
+        let id = targets.table.lookup(hash)?;
+        let entry = targets.by_id.get(&id)?;
+        let metric = if known.is_some() { Metric::FlowsMoved } else { Metric::FlowsAssigned };
+        context.counters.add(metric, 1);
+        if self.flows.insert(hash, *flow, id, context.now) == Inserted::Evicted {
+            context.counters.add(Metric::FlowsEvicted, 1);
+        }
+        Some(*entry)
+    }
+
+    /// Puts an Ethernet header in front: the target holds the service address itself, so nothing
+    /// else changes.
+    fn forward(&mut self, context: &Context<'_>, mut buf: P::Buf, target: &TargetEntry) {
+        let Some(mac) = target.mac else {
+            self.events.resolve(Side::Inside, target.address, context.now, context.counters);
+            return context.drop_packet(DropReason::NeighbourUnresolved);
+        };
+        if buf.bytes().len() > self.io.mtu(Side::Inside) {
+            return context.drop_packet(DropReason::TooBig);
+        }
+        if buf.prepend(ethernet::HEADER_LEN).is_err() {
+            return context.drop_packet(DropReason::NoRoom);
+        }
+        let header = ethernet::Repr {
+            destination: mac,
+            source: context.tables.inside_mac,
+            ether_type: ethernet::TYPE_IPV4,
+        };
+        // The room has just been made.
+        let _ = header.emit(buf.bytes_mut());
+        context.counters.add(Metric::Opened, 1);
+        self.io.send(Side::Inside, buf);
+    }
+}
+
+/// The key to distribute by: an ICMP error goes with the connection it reports on.
+fn connection(packet: &[u8], flow: &FlowKey) -> FlowKey {
+    if flow.protocol != ipv4::PROTOCOL_ICMP {
+        return *flow;
+    }
+    ipv4::View::parse(packet).ok().and_then(|view| FlowKey::of_connection(&view)).unwrap_or(*flow)
+}

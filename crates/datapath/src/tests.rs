@@ -1,0 +1,1 @@
+//! The worker from the outside: bytes in, bytes out.
