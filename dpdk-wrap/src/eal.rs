@@ -29,7 +29,8 @@ pub struct EalConfig {
     /// Packet memory in MiB. Without hugepages all of it is touched at the start, so a large figure
     /// costs start-up time (about 0.3 s at 64 MiB, 2.4 s at 512 MiB).
     pub memory_mb: u32,
-    /// Keeps processes on one host apart: a name of their own for each.
+    /// Names the folder DPDK makes under its run directory. It stays empty, so processes may share
+    /// it.
     pub file_prefix: String,
     /// CPUs that the calling thread, and so threads it starts, may use afterwards. Empty: those it
     /// may use now.

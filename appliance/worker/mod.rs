@@ -1,0 +1,298 @@
+//! The workers' shell: DPDK, ports and threads around [`holdfast_datapath::Worker`].
+//!
+//! What it is: it starts DPDK, takes the two ports, gives every worker one queue of each, runs the
+//! workers in threads of their own and carries commands and events. What it is not: it never looks
+//! into a packet.
+//!
+//! ```text
+//!   controller thread                                     worker thread N
+//!   WorkerSet::send     ── command ring ──────────────>  ┌─> clock::now
+//!   WorkerSet::receive  <─ event ring ─────────────────  │   Worker::poll(now)
+//!   wake()              <─ Bell, when events are new ──  │   idle? sleep a moment
+//!   TablesPublisher, LeaseCell, Counters  ── shared ──>  └── stop?
+//!
+//!   outside port ══ queue N ══╗
+//!                             ╠═ Worker N     one memory pool for both ports
+//!   inside port  ══ queue N ══╝
+//! ```
+//!
+//! Contract:
+//! * [`start`] returns when every worker polls. DPDK starts once in a process, so it is called once;
+//! * a worker whose controller is stuck falls silent when its lease ends; a worker that is stuck
+//!   itself stops counting polls, which [`WorkerSet::is_stuck`] tells;
+//! * dropping the [`WorkerSet`] joins the threads, then stops and closes the ports.
+
+mod idle;
+mod ports;
+mod thread;
+
+pub use idle::IdlePolicy;
+
+use crate::config;
+use holdfast_crypto::Portable;
+use holdfast_datapath::{
+    COMMAND_RING, Counters, EVENT_RING, Handoff, LeaseCell, Metric, RingReceiver, RingSender,
+    TablesPublisher, Worker, WorkerCommand, WorkerEvent, WorkerLimits, WorkerParts, ring,
+};
+use holdfast_dpdk_wrap::{DpdkError, Mbuf, Port, PortStatistics, QueuePair, Started};
+use holdfast_packet::{MacAddr, Nanos, Side};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use thread::{Bell, ThreadOptions, WorkerThread};
+
+/// A worker that has not polled for so long is stuck: a hundred times longer than any poll takes,
+/// and longer than a crowded machine keeps a ready thread waiting.
+const STUCK_MS: u64 = 1_000;
+
+/// What the workers are started with.
+pub struct WorkerPlan {
+    /// The port towards the peers.
+    pub outside: config::Port,
+    /// The port towards the targets.
+    pub inside: config::Port,
+    /// How DPDK is started and how the workers idle.
+    pub dpdk: config::Dpdk,
+    /// Whether this member is the owner.
+    pub lease: LeaseCell,
+    /// Called from a worker thread when events wait and the controller has not been called since
+    /// it last found none. Must be quick.
+    pub wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Why the workers cannot be started. The configuration or the system is at fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// DPDK refused, or the configuration names no device.
+    #[error(transparent)]
+    Dpdk(#[from] DpdkError),
+    /// A worker needs a queue on both sides.
+    #[error(
+        "both ports need the same number of queues, at least 1: outside {outside}, inside {inside}"
+    )]
+    QueuesDiffer {
+        /// Queues of the outside port.
+        outside: u16,
+        /// Queues of the inside port.
+        inside: u16,
+    },
+    /// The packet pool does not fit.
+    #[error("dpdk.memory_mb is {memory_mb}; this many queues need {needed_mb}")]
+    TooLittleMemory {
+        /// What is needed.
+        needed_mb: u64,
+        /// What is configured.
+        memory_mb: u32,
+    },
+    /// A worker cannot be bound to its CPU.
+    #[error("dpdk.cpus names CPU {cpu}, which this process may not use")]
+    NoSuchCpu {
+        /// The CPU.
+        cpu: usize,
+    },
+    /// The system starts no thread.
+    #[error("a worker thread cannot be started: {0}")]
+    Thread(io::Error),
+    /// A worker thread ended before it polled.
+    #[error("worker {worker} ended while it was set up")]
+    Died {
+        /// The worker.
+        worker: u32,
+    },
+}
+
+/// The running workers, in the controller's hands.
+#[derive(Debug)]
+pub struct WorkerSet {
+    /// Before the ports, so that threads end before their ports stop.
+    threads: Vec<WorkerThread>,
+    workers: Vec<Controls>,
+    ports: [Port<Started>; 2],
+    macs: [MacAddr; 2],
+}
+
+/// The controller's ends of one worker.
+#[derive(Debug)]
+struct Controls {
+    commands: RingSender<WorkerCommand>,
+    events: RingReceiver<WorkerEvent>,
+    counters: Arc<Counters>,
+    bell: Arc<Bell>,
+    pulse: Pulse,
+}
+
+/// When a worker was last seen to poll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pulse {
+    polls: u64,
+    seen: Nanos,
+}
+
+/// Starts DPDK, the ports and one thread for each queue pair. The workers poll at once; without a
+/// lease and with the empty tables of a new publisher they forward nothing.
+///
+/// # Errors
+/// See [`WorkerError`]. DPDK cannot be started a second time in the same process.
+pub fn start(plan: &WorkerPlan, tables: &mut TablesPublisher) -> Result<WorkerSet, WorkerError> {
+    let ports::Ports { eal, handles, macs, queues } = ports::open(plan)?;
+    let count = u32::try_from(queues.len()).unwrap_or(u32::MAX);
+    let mut set = WorkerSet { threads: Vec::new(), workers: Vec::new(), ports: handles, macs };
+    for (number, (queues, handoff)) in
+        (0..count).zip(queues.into_iter().zip(Handoff::<Mbuf>::mesh(count)))
+    {
+        let (controls, mut worker) = assemble(plan, tables, queues, handoff);
+        let options = ThreadOptions {
+            worker: number,
+            cpu: plan.dpdk.cpus.get(number as usize).copied(),
+            idle: idle_policy(plan.dpdk.idle),
+        };
+        let bell = Arc::clone(&controls.bell);
+        let thread = WorkerThread::start(eal, options, bell, move |now| worker.poll(now))?;
+        set.threads.push(thread);
+        set.workers.push(controls);
+    }
+    Ok(set)
+}
+
+fn assemble(
+    plan: &WorkerPlan,
+    tables: &mut TablesPublisher,
+    (outside, inside): (QueuePair, QueuePair),
+    handoff: Handoff<Mbuf>,
+) -> (Controls, Worker<QueuePair>) {
+    let (command_sender, commands) = ring(COMMAND_RING);
+    let (events, event_receiver) = ring(EVENT_RING);
+    let counters = Arc::new(Counters::new());
+    let worker = Worker::new(WorkerParts {
+        outside,
+        inside,
+        commands,
+        events,
+        lease: plan.lease.clone(),
+        tables: tables.reader(),
+        counters: Arc::clone(&counters),
+        handoff,
+        aead: Box::new(Portable),
+        limits: WorkerLimits::default(),
+    });
+    let controls = Controls {
+        commands: command_sender,
+        events: event_receiver,
+        counters,
+        bell: Arc::new(Bell::new(Arc::clone(&plan.wake))),
+        pulse: Pulse { polls: 0, seen: Nanos::ZERO },
+    };
+    (controls, worker)
+}
+
+const fn idle_policy(idle: config::Idle) -> IdlePolicy {
+    match idle {
+        config::Idle::Busy => IdlePolicy::BusyPoll,
+        config::Idle::Adaptive => IdlePolicy::Adaptive { sleep_us: IdlePolicy::SLEEP_US_DEFAULT },
+    }
+}
+
+impl WorkerSet {
+    /// How many workers there are; they are numbered from 0.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The outside port's station address.
+    pub const fn outside_mac(&self) -> MacAddr {
+        self.macs[0]
+    }
+
+    /// The inside port's station address.
+    pub const fn inside_mac(&self) -> MacAddr {
+        self.macs[1]
+    }
+
+    /// Gives a command to a worker.
+    ///
+    /// # Errors
+    /// The command itself when the ring is full or there is no such worker.
+    pub fn send(&self, worker: u32, command: WorkerCommand) -> Result<(), WorkerCommand> {
+        match self.workers.get(worker as usize) {
+            Some(controls) => controls.commands.push(command),
+            None => Err(command),
+        }
+    }
+
+    /// Takes the oldest event of a worker. After `None` the next event wakes the controller.
+    pub fn receive(&self, worker: u32) -> Option<WorkerEvent> {
+        let controls = self.workers.get(worker as usize)?;
+        controls.events.pop().or_else(|| {
+            controls.bell.rearm();
+            controls.events.pop()
+        })
+    }
+
+    /// What each worker counts, in order of their numbers.
+    pub fn counters(&self) -> impl Iterator<Item = &Arc<Counters>> {
+        self.workers.iter().map(|controls| &controls.counters)
+    }
+
+    /// True when a worker has not polled for a second although it was asked about meanwhile: to be
+    /// called a few times a second.
+    pub fn is_stuck(&mut self, worker: u32, now: Nanos) -> bool {
+        self.workers
+            .get_mut(worker as usize)
+            .is_some_and(|c| c.pulse.is_missing(c.counters.metric(Metric::Polls), now))
+    }
+
+    /// Whether frames can pass on a side. Asks the driver, which may ask the kernel.
+    pub fn link_up(&self, side: Side) -> bool {
+        self.port(side).link().is_ok_and(|link| link.up)
+    }
+
+    /// The counters of a side's port; zeros when the device is gone.
+    pub fn port_statistics(&self, side: Side) -> PortStatistics {
+        self.port(side).statistics().unwrap_or_default()
+    }
+
+    /// Stops the workers and closes the ports.
+    pub fn stop(self) {}
+
+    const fn port(&self, side: Side) -> &Port<Started> {
+        match side {
+            Side::Outside => &self.ports[0],
+            Side::Inside => &self.ports[1],
+        }
+    }
+}
+
+impl Pulse {
+    fn is_missing(&mut self, polls: u64, now: Nanos) -> bool {
+        if polls != self.polls || self.seen == Nanos::ZERO {
+            *self = Self { polls, seen: now };
+        }
+        now.ms_since(self.seen) >= STUCK_MS
+    }
+}
+
+impl fmt::Debug for WorkerPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerPlan")
+            .field("outside", &self.outside)
+            .field("inside", &self.inside)
+            .field("dpdk", &self.dpdk)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pulse_is_missed_after_a_second_without_polls() {
+        let mut pulse = Pulse { polls: 0, seen: Nanos::ZERO };
+        assert!(!pulse.is_missing(0, Nanos::from_secs(5)), "it was not watched before");
+        assert!(!pulse.is_missing(0, Nanos::from_ms(5_999)));
+        assert!(pulse.is_missing(0, Nanos::from_ms(6_000)));
+        assert!(!pulse.is_missing(1, Nanos::from_ms(6_100)));
+        assert!(!pulse.is_missing(1, Nanos::from_ms(7_000)));
+    }
+}

@@ -1,0 +1,102 @@
+//! The two ports and the memory behind them.
+
+use super::{WorkerError, WorkerPlan};
+use crate::config;
+use holdfast_dpdk_wrap::{
+    Device, Eal, EalConfig, Hugepages, Mempool, MempoolOptions, Port, PortOptions, QueuePair,
+    Started,
+};
+use holdfast_packet::{BURST, MacAddr, Port as _};
+
+/// Names the folder DPDK makes under its run directory; members on one host share it, it is empty.
+const FILE_PREFIX: &str = "holdfast";
+
+/// Both ports, started.
+#[derive(Debug)]
+pub(super) struct Ports {
+    pub(super) eal: Eal,
+    /// Outside, inside.
+    pub(super) handles: [Port<Started>; 2],
+    /// Outside, inside.
+    pub(super) macs: [MacAddr; 2],
+    /// One pair of outside and inside queues for each worker.
+    pub(super) queues: Vec<(QueuePair, QueuePair)>,
+}
+
+/// Starts DPDK, takes both ports and makes their queues.
+pub(super) fn open(plan: &WorkerPlan) -> Result<Ports, WorkerError> {
+    let workers = plan.outside.queues;
+    if workers == 0 || plan.inside.queues != workers {
+        return Err(WorkerError::QueuesDiffer { outside: workers, inside: plan.inside.queues });
+    }
+    let options = PortOptions { queues: workers, ..PortOptions::default() };
+    let pool_options = pool_for(&options);
+    // The rest is for the drivers' own rings and tables.
+    let needed_mb = (pool_options.memory_bytes() / 3 * 4).div_ceil(1 << 20);
+    if needed_mb > u64::from(plan.dpdk.memory_mb) {
+        return Err(WorkerError::TooLittleMemory { needed_mb, memory_mb: plan.dpdk.memory_mb });
+    }
+    let outside: Device = plan.outside.device.parse()?;
+    let inside: Device = plan.inside.device.parse()?;
+    let eal = Eal::start(&EalConfig {
+        hugepages: match plan.dpdk.hugepages {
+            config::Hugepages::Auto => Hugepages::Auto,
+            config::Hugepages::Off => Hugepages::Off,
+        },
+        memory_mb: plan.dpdk.memory_mb,
+        ..EalConfig::new(vec![outside.clone(), inside.clone()], FILE_PREFIX)
+    })?;
+    let pool = Mempool::new(eal, "packets", &pool_options)?;
+    let (outside_mac, outside, outside_queues) = start(eal, &outside, &options, pool)?;
+    let (inside_mac, inside, inside_queues) = start(eal, &inside, &options, pool)?;
+    Ok(Ports {
+        eal,
+        handles: [outside, inside],
+        macs: [outside_mac, inside_mac],
+        queues: outside_queues.into_iter().zip(inside_queues).collect(),
+    })
+}
+
+fn start(
+    eal: Eal,
+    device: &Device,
+    options: &PortOptions,
+    pool: Mempool,
+) -> Result<(MacAddr, Port<Started>, Vec<QueuePair>), WorkerError> {
+    let (port, queues) = Port::open(eal, device.port_name())?.start(options, pool)?;
+    let mac = queues.first().map_or(MacAddr::ZERO, |queue| queue.mac());
+    Ok((mac, port, queues))
+}
+
+/// One pool for both ports: enough that every descriptor can hold a buffer while every worker has
+/// its bursts, its cache and a full handoff ring.
+fn pool_for(port: &PortOptions) -> MempoolOptions {
+    let thread_cache = MempoolOptions::THREAD_CACHE_DEFAULT;
+    let descriptors = u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors);
+    let in_hand = 4 * u32::try_from(BURST).unwrap_or(u32::MAX);
+    let handoff = u32::try_from(holdfast_datapath::HANDOFF_RING).unwrap_or(u32::MAX);
+    // DPDK lets a thread's cache overfill by half before it gives back.
+    let for_each_worker = 2 * descriptors + in_hand + thread_cache / 2 * 3 + handoff;
+    let wanted = for_each_worker.saturating_mul(u32::from(port.queues));
+    // One less than a power of two makes the pool's ring fit exactly.
+    let buffers = wanted.checked_next_power_of_two().unwrap_or(1 << 31) - 1;
+    MempoolOptions { buffers, thread_cache, ..MempoolOptions::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_worker_fits_the_default_memory() {
+        let pool = pool_for(&PortOptions::default());
+        assert_eq!(pool.buffers, 4095);
+        assert!(pool.memory_bytes() < u64::from(EalConfig::MEMORY_MB_DEFAULT) << 19);
+    }
+
+    #[test]
+    fn the_pool_grows_with_the_workers() {
+        let pool = pool_for(&PortOptions { queues: 16, ..PortOptions::default() });
+        assert_eq!(pool.buffers, 65_535);
+    }
+}
