@@ -99,10 +99,11 @@ impl EventSink {
         let at = (address.to_bits() as usize).wrapping_add(side.index()) % RESOLVE_SLOTS;
         let asked_recently = matches!(self.resolving.get(at), Some(Some((s, a, asked)))
             if (*s, *a) == (side, address) && now < asked.plus_ms(RESOLVE_INTERVAL_MS));
-        if !asked_recently && self.raise(WorkerEvent::Resolve { side, address }, counters) {
-            if let Some(slot) = self.resolving.get_mut(at) {
-                *slot = Some((side, address, now));
-            }
+        if !asked_recently
+            && self.raise(WorkerEvent::Resolve { side, address }, counters)
+            && let Some(slot) = self.resolving.get_mut(at)
+        {
+            *slot = Some((side, address, now));
         }
     }
 

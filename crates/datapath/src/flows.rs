@@ -48,10 +48,8 @@ pub struct FlowInfo {
 /// What [`FlowTable::insert`] did to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Inserted {
-    /// A free slot was taken.
-    Free,
-    /// A forgotten flow was overwritten.
-    Expired,
+    /// Nothing: the flow had a slot, or one was free or held a forgotten flow.
+    Room,
     /// A living flow was evicted because its set is full.
     Evicted,
 }
@@ -85,16 +83,13 @@ impl FlowTable {
         let Some(set) = self.set(hash) else { return Inserted::Evicted };
         let slot = match set.iter().position(|slot| slot.is_some_and(|flow| flow.key == key)) {
             Some(same) => set.get_mut(same),
-            None => {
-                set.iter_mut().min_by_key(|slot| slot.map_or(Nanos::ZERO, |flow| flow.last_seen))
-            }
+            // A free slot comes before any other.
+            None => set.iter_mut().min_by_key(|slot| slot.map(|flow| flow.last_seen)),
         };
         let Some(slot) = slot else { return Inserted::Evicted };
         let outcome = match slot {
-            None => Inserted::Free,
-            Some(old) if old.is_expired(now) => Inserted::Expired,
-            Some(old) if old.key == key => Inserted::Free,
-            Some(_) => Inserted::Evicted,
+            Some(old) if old.key != key && !old.is_expired(now) => Inserted::Evicted,
+            _ => Inserted::Room,
         };
         *slot = Some(Flow { hash, key, target, last_seen: now });
         outcome
@@ -158,7 +153,7 @@ mod tests {
         let mut table = FlowTable::new(WAYS);
         for port in 0..WAYS as u16 {
             let seen = Nanos::from_ms(100 - u64::from(port));
-            assert_eq!(table.insert(u64::from(port), key(port, 6), 1, seen), Inserted::Free);
+            assert_eq!(table.insert(u64::from(port), key(port, 6), 1, seen), Inserted::Room);
         }
         let now = Nanos::from_ms(200);
         assert_eq!(table.insert(99, key(99, 6), 2, now), Inserted::Evicted);
@@ -170,7 +165,7 @@ mod tests {
     fn inserting_a_known_flow_moves_it() {
         let mut table = FlowTable::new(8);
         table.insert(1, key(1, 6), 5, Nanos::ZERO);
-        assert_eq!(table.insert(1, key(1, 6), 6, Nanos::ZERO), Inserted::Free);
+        assert_eq!(table.insert(1, key(1, 6), 6, Nanos::ZERO), Inserted::Room);
         assert_eq!(table.lookup(1, &key(1, 6), Nanos::ZERO), Some(6));
         assert_eq!(table.list(10, Nanos::ZERO).len(), 1);
     }
