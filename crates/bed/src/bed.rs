@@ -3,7 +3,7 @@
 use crate::capture::{Capture, Direction};
 use crate::error::BedError;
 use crate::fetch::Download;
-use crate::namespace::unique_prefix;
+use crate::leftovers::{MEMORY_FOLDER, folder_in, unique_prefix};
 use crate::peer::{Connection, StrongSwan};
 use crate::probe::Prober;
 use crate::topology::{COMMON, ECHO_PORT, Size, Topology};
@@ -14,9 +14,8 @@ use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Memory file system for captures and content: writing them must not delay the members' fsync.
-const MEMORY_FOLDER: &str = "/dev/shm";
-/// Free space it must have, else everything goes to the disk.
+/// Free space the memory file system must have for captures and content, else they go to the
+/// disk. There, writing them would delay the members' fsync.
 const MEMORY_MIN_BYTES: u64 = 1 << 30;
 /// Packets of interest on the client's tunnel device.
 const RESETS_ONLY: &str = "tcp[tcpflags] & tcp-rst != 0";
@@ -130,6 +129,42 @@ impl Bed {
         captures.tunnel = Some(capture);
         Ok(())
     }
+
+    /// Copies captures, logs and configurations to `folder`, and names the copied captures.
+    ///
+    /// # Errors
+    /// When a file cannot be copied.
+    pub fn keep_files(&self, folder: &Path) -> Result<Vec<String>, BedError> {
+        fs::create_dir_all(folder).map_err(|e| BedError::file("create", folder, e))?;
+        let logs = ["cluster", "client", "t1", "t2", "t3"].map(|name| self.folder(name));
+        let mut captures = Vec::new();
+        for source in std::iter::once(self.captures.path()).chain(logs.iter().map(PathBuf::as_path))
+        {
+            let Ok(entries) = fs::read_dir(source) else { continue };
+            for path in entries.flatten().map(|entry| entry.path()) {
+                let Some(copy) = kept_name(source, &path).map(|name| folder.join(name)) else {
+                    continue;
+                };
+                fs::copy(&path, &copy).map_err(|e| BedError::file("copy", &path, e))?;
+                let is_capture = copy.extension().is_some_and(|kind| kind == "pcap");
+                captures.extend(is_capture.then(|| copy.display().to_string()));
+            }
+        }
+        captures.sort();
+        Ok(captures)
+    }
+}
+
+/// Under which name a file is kept: captures and logs only, never keys.
+fn kept_name(source: &Path, path: &Path) -> Option<String> {
+    let folder = source.file_name()?.to_str()?;
+    let name = path.file_name()?.to_str()?;
+    match path.extension()?.to_str()? {
+        "pcap" => Some(name.to_owned()),
+        "log" if folder.starts_with("holdfast-bed") => Some(format!("tcpdump-{name}")),
+        "log" => Some(format!("{folder}-{name}")),
+        _ => None,
+    }
 }
 
 /// The running captures of a bed.
@@ -158,9 +193,9 @@ impl Captures {
     /// When one of them is not known to be complete.
     pub fn finish(self) -> Result<CapturedWires, BedError> {
         let finish = |captures: Vec<(Sender, Capture)>| {
-            let taps = captures.into_iter().map(|(sender, capture)| {
-                Ok(Tap { sender, file: capture.finish()? })
-            });
+            let taps = captures
+                .into_iter()
+                .map(|(sender, capture)| Ok(Tap { sender, file: capture.finish()? }));
             taps.collect::<Result<Vec<_>, BedError>>()
         };
         let tunnel = self.tunnel.map(Capture::finish).transpose()?;
@@ -186,9 +221,4 @@ fn large_folder() -> Result<TempDir, BedError> {
     let memory = Path::new(MEMORY_FOLDER);
     let free = rustix::fs::statvfs(memory).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
     if free >= MEMORY_MIN_BYTES { folder_in(memory) } else { folder_in(&std::env::temp_dir()) }
-}
-
-fn folder_in(parent: &Path) -> Result<TempDir, BedError> {
-    let made = tempfile::Builder::new().prefix("holdfast-bed-").tempdir_in(parent);
-    made.map_err(|e| BedError::file("create a folder in", parent, e))
 }

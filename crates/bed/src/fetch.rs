@@ -223,10 +223,7 @@ pub struct ShortConnections {
 ///
 /// # Errors
 /// When a thread cannot start.
-pub fn short_connections(
-    namespace: &Namespace,
-    count: u32,
-) -> Result<ShortConnections, BedError> {
+pub fn short_connections(namespace: &Namespace, count: u32) -> Result<ShortConnections, BedError> {
     const AT_A_TIME: usize = 4;
     let left = Arc::new(AtomicU32::new(count));
     let threads = (0..AT_A_TIME).map(|_| {
@@ -278,7 +275,8 @@ mod tests {
 
     #[test]
     fn a_head_and_the_body_bytes_behind_it_are_told_apart() {
-        let text = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nHoldfast-Target: target2\r\n\r\ntarget2";
+        let text =
+            b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nHoldfast-Target: target2\r\n\r\ntarget2";
         let (head, body) = read_head(&mut text.as_slice()).expect("a head");
         assert_eq!(head, Head { content_length: 7, target: "target2".to_owned() });
         assert_eq!(body, b"target2");

@@ -291,7 +291,10 @@ mod tests {
     fn ike_is_read_on_both_ports() {
         let message = ike(Ike::AUTH, true, 1);
         let Content::Ike(on_500) = content(17, &udp(500, &message)) else { panic!("no IKE") };
-        assert_eq!((on_500.exchange_name(), on_500.response, on_500.message_id), ("IKE_AUTH", true, 1));
+        assert_eq!(
+            (on_500.exchange_name(), on_500.response, on_500.message_id),
+            ("IKE_AUTH", true, 1)
+        );
         let marked = [&[0; 4], message.as_slice()].concat();
         assert_eq!(content(17, &udp(4500, &marked)), Content::Ike(on_500));
     }

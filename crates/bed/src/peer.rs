@@ -265,4 +265,3 @@ secrets {{
 pub fn installed() -> bool {
     ["/usr/sbin/charon-systemd", "/usr/sbin/swanctl"].iter().all(|p| Path::new(p).exists())
 }
-

@@ -35,11 +35,7 @@ pub fn run_with_input(program: &str, arguments: &[&str], input: &str) -> Result<
 ///
 /// # Errors
 /// [`BedError::Tool`] when it cannot start or does not exit with 0.
-pub fn finish(
-    name: &str,
-    command: &mut Command,
-    input: Option<&str>,
-) -> Result<String, BedError> {
+pub fn finish(name: &str, command: &mut Command, input: Option<&str>) -> Result<String, BedError> {
     let fault = |detail: String| BedError::Tool { program: name.to_owned(), detail };
     // A process group of its own: Ctrl-C at the terminal reaches the bed alone, which then ends
     // everything in order.

@@ -203,11 +203,7 @@ fn offloads_off(namespace: &Namespace, device: &str) -> Result<(), BedError> {
     namespace.run(&["ethtool", "-K", device, "tx", "off", "tso", "off", "gso", "off"]).map(drop)
 }
 
-fn nth<'a>(
-    namespaces: &'a [Namespace],
-    number: u8,
-    kind: &str,
-) -> Result<&'a Namespace, BedError> {
+fn nth<'a>(namespaces: &'a [Namespace], number: u8, kind: &str) -> Result<&'a Namespace, BedError> {
     let index = usize::from(number).checked_sub(1);
     index.and_then(|i| namespaces.get(i)).ok_or_else(|| BedError::Answer {
         program: "bed".to_owned(),

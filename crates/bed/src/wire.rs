@@ -168,9 +168,9 @@ impl OutsideWire {
 
     /// IKE_SA_INIT and IKE_AUTH exchanges with a message in the window, from whomever.
     pub fn negotiations(&self, from: Wall, to: Wall) -> u64 {
-        let fresh = self.window(from, to).filter(|message| {
-            matches!(message.header.exchange, Ike::SA_INIT | Ike::AUTH)
-        });
+        let fresh = self
+            .window(from, to)
+            .filter(|message| matches!(message.header.exchange, Ike::SA_INIT | Ike::AUTH));
         let exchanges: BTreeSet<_> = fresh
             .map(|m| (m.header.initiator_spi, m.header.exchange, m.header.message_id))
             .collect();

@@ -1,9 +1,9 @@
 //! Synthetic wires: each finding is produced once and its innocent neighbour not at all.
 
 use super::*;
-use pcap_file::DataLink;
 use crate::frame::samples::{arp, esp, ethernet, ike, ipv4, udp};
 use crate::topology::{CLIENT_INNER, CLIENT_OUTER, member_outside_mac, target_address};
+use pcap_file::DataLink;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use std::fs::File;
 use std::path::Path;
