@@ -1,4 +1,4 @@
-//! Integrity algorithms of IKE messages that are not protected by an AEAD (RFC 4868 sections 2.2 and 2.3).
+//! Integrity algorithms of IKE messages that are not protected by an AEAD (RFC 4868).
 
 use hmac::Hmac;
 use sha2::{Sha256, Sha384, Sha512};
@@ -29,7 +29,7 @@ impl IntegrityAlgorithm {
         }
     }
 
-    /// Octets of the ICV: half of the hash's output (RFC 4868 section 2.1.2).
+    /// Octets of the ICV: half of the hash's output (RFC 4868 section 2.3).
     #[must_use]
     pub const fn icv_len(self) -> usize {
         self.key_len() / 2

@@ -37,3 +37,10 @@ pub use integrity::IntegrityAlgorithm;
 pub use prf::PrfAlgorithm;
 pub use secret::SecretBytes;
 pub use self_test::self_test;
+
+#[cfg(test)]
+mod known_answers;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod wycheproof;

@@ -32,7 +32,7 @@ impl PrfAlgorithm {
     }
 
     /// `prf(key, parts joined)`. Any key length is legal: these PRFs take keys of variable size
-    /// (RFC 4868 section 2.4).
+    /// (RFC 4868 section 2.1.2).
     #[must_use]
     pub fn prf(self, key: &[u8], parts: &[&[u8]]) -> SecretBytes {
         SecretBytes::new(match self {
@@ -76,7 +76,7 @@ impl PrfAlgorithm {
     }
 }
 
-/// HMAC over the parts in order; the key is hashed first when longer than a block (RFC 4868 section 2.1).
+/// HMAC over the parts in order; the key is hashed first when longer than a block (RFC 4868 section 2.1.2).
 pub(crate) fn hmac<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     // HMAC takes keys of every length, so the error never happens; an empty output would fail every comparison.
     let Ok(mut mac) = <M as KeyInit>::new_from_slice(key) else { return Vec::new() };
