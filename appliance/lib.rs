@@ -26,3 +26,6 @@
 pub mod clock;
 pub mod config;
 pub mod os;
+pub mod pki;
+pub mod transport;
+pub mod worker;

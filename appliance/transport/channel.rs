@@ -1,0 +1,219 @@
+//! One TLS connection: bytes in and out of a socket that never blocks.
+
+use super::frame::{Assembler, FRAME_BYTES_MAX, HEADER_BYTES, frames};
+use super::refusal::Refusal;
+use mio::net::TcpStream;
+use rustls::Connection;
+use rustls::pki_types::CertificateDer;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+
+/// Bytes read from one socket before others get their turn.
+const READ_BUDGET_BYTES: usize = 1024 * 1024;
+
+/// Why a channel is over.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The other side closed it, or the network lost it.
+    Lost(io::Error),
+    /// We refuse to go on.
+    Refused(Refusal),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// What a call to [`Channel::read`] left behind in the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drained {
+    /// Nothing: the next event tells of more.
+    Wholly,
+    /// More: call again without waiting for an event.
+    Partly,
+}
+
+/// How much may wait in a channel. When it is full, the oldest message goes: Raft repeats what is
+/// lost, and what is newer says more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QueueLimits {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+/// A TLS connection over a TCP stream.
+#[derive(Debug)]
+pub(super) struct Channel {
+    stream: TcpStream,
+    tls: Connection,
+    assembler: Assembler,
+    /// Encoded messages; the first may be on its way already.
+    queue: VecDeque<Vec<u8>>,
+    queued_bytes: usize,
+    /// How much of the first one TLS has taken.
+    sent_of_first: usize,
+    limits: QueueLimits,
+    dropped: u64,
+    completed: u64,
+}
+
+impl Channel {
+    pub(super) fn new(
+        stream: TcpStream,
+        tls: Connection,
+        limits: QueueLimits,
+        message_bytes_max: usize,
+    ) -> Self {
+        Self {
+            stream,
+            tls,
+            assembler: Assembler::new(message_bytes_max),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            sent_of_first: 0,
+            limits,
+            dropped: 0,
+            completed: 0,
+        }
+    }
+
+    pub(super) const fn stream_mut(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Allows received messages of another length from now on.
+    pub(super) const fn allow(&mut self, message_bytes_max: usize) {
+        self.assembler.allow(message_bytes_max);
+    }
+
+    pub(super) fn handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    /// The certificate the other side proved to have the key of.
+    pub(super) fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.tls.peer_certificates().and_then(<[_]>::first)
+    }
+
+    /// Messages that had to go because the queue was full, since the last call.
+    pub(super) const fn take_dropped(&mut self) -> u64 {
+        std::mem::replace(&mut self.dropped, 0)
+    }
+
+    /// Messages handed to the system as a whole, since the last call.
+    pub(super) const fn take_completed(&mut self) -> u64 {
+        std::mem::replace(&mut self.completed, 0)
+    }
+
+    /// Puts a message at the end of the queue.
+    pub(super) fn enqueue(&mut self, message: &[u8]) {
+        let headers = message.len().div_ceil(FRAME_BYTES_MAX).max(1).saturating_mul(HEADER_BYTES);
+        let mut bytes = Vec::with_capacity(message.len().saturating_add(headers));
+        for (header, payload) in frames(message) {
+            bytes.extend_from_slice(&header);
+            bytes.extend_from_slice(payload);
+        }
+        self.queued_bytes = self.queued_bytes.saturating_add(bytes.len());
+        self.queue.push_back(bytes);
+        while self.over_full() {
+            // A message that TLS has begun to take must be finished, or the frames lose their sync.
+            let oldest = usize::from(self.sent_of_first > 0);
+            let Some(dropped) = self.queue.remove(oldest) else { break };
+            self.queued_bytes = self.queued_bytes.saturating_sub(dropped.len());
+            self.dropped = self.dropped.saturating_add(1);
+        }
+    }
+
+    fn over_full(&self) -> bool {
+        // The last message always stays, however long.
+        let full = self.queue.len() > self.limits.messages || self.queued_bytes > self.limits.bytes;
+        full && self.queue.len() > 1 + usize::from(self.sent_of_first > 0)
+    }
+
+    /// Writes until the socket takes no more or nothing is left.
+    pub(super) fn flush(&mut self) -> Result<(), End> {
+        loop {
+            self.feed_tls()?;
+            if !self.tls.wants_write() {
+                return Ok(());
+            }
+            match self.tls.write_tls(&mut self.stream) {
+                Ok(0) => return Err(End::Lost(ErrorKind::WriteZero.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Hands queued bytes to TLS until its buffer is full.
+    fn feed_tls(&mut self) -> io::Result<()> {
+        while let Some(first) = self.queue.front() {
+            let rest = first.get(self.sent_of_first..).unwrap_or_default();
+            let taken = self.tls.writer().write(rest)?;
+            self.sent_of_first = self.sent_of_first.saturating_add(taken);
+            if taken < rest.len() {
+                return Ok(());
+            }
+            self.queued_bytes = self.queued_bytes.saturating_sub(first.len());
+            self.queue.pop_front();
+            self.sent_of_first = 0;
+            self.completed = self.completed.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Reads what has arrived and appends whole messages to `messages`.
+    ///
+    /// Messages that arrived before the end of the channel are delivered with the error.
+    pub(super) fn read(&mut self, messages: &mut Vec<Vec<u8>>) -> Result<Drained, End> {
+        let mut budget = READ_BUDGET_BYTES;
+        while budget > 0 {
+            match self.tls.read_tls(&mut self.stream) {
+                Ok(0) => return Err(End::Lost(ErrorKind::UnexpectedEof.into())),
+                Ok(read) => budget = budget.saturating_sub(read),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Drained::Wholly),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let state = match self.tls.process_new_packets() {
+                Ok(state) => state,
+                Err(error) => {
+                    // Best effort: the other side's log should say why, too.
+                    let _told = self.tls.write_tls(&mut self.stream);
+                    return Err(End::Refused(Refusal::of(&error)));
+                }
+            };
+            self.take_plaintext(state.plaintext_bytes_to_read(), messages)?;
+            if state.peer_has_closed() {
+                return Err(End::Lost(ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        Ok(Drained::Partly)
+    }
+
+    fn take_plaintext(&mut self, length: usize, messages: &mut Vec<Vec<u8>>) -> Result<(), End> {
+        if length == 0 {
+            return Ok(());
+        }
+        let mut plaintext = vec![0; length];
+        self.tls.reader().read_exact(&mut plaintext)?;
+        self.assembler.push(&plaintext);
+        loop {
+            match self.assembler.next_message() {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => return Ok(()),
+                Err(super::frame::TooLong) => return Err(End::Refused(Refusal::MessageTooLong)),
+            }
+        }
+    }
+
+    /// Says goodbye, as far as that is possible without waiting.
+    pub(super) fn close(&mut self) {
+        self.tls.send_close_notify();
+        let _told = self.tls.write_tls(&mut self.stream);
+    }
+}

@@ -1,0 +1,560 @@
+//! How members talk: length-prefixed messages over mutual TLS 1.3, three lanes to each member.
+//!
+//! ```text
+//!   member A                                             member B
+//!     heartbeat  --- TLS: greeting, messages ------------>
+//!     append     --- TLS: greeting, messages ------------>     each side dials its own three
+//!     snapshot   --- TLS: greeting, messages ------------>     connections and only writes there
+//!                <--------------------------- and B's three
+//! ```
+//!
+//! What it is: sockets that never block, driven by the controller's `mio::Poll`. What it is not: it
+//! does not look into messages and repeats none; Raft does.
+//!
+//! Contract:
+//! * `from` of a message is what the certificate of its connection proves;
+//! * each lane keeps the order of its messages and may lose any of them;
+//! * nothing here waits: a peer that does not read loses its oldest messages, a peer that does not
+//!   answer is dialled again with growing pauses;
+//! * whoever is refused is counted under a [`Refusal`].
+
+mod channel;
+mod frame;
+mod greeting;
+mod refusal;
+
+pub use refusal::{Refusal, RefusalCounters};
+
+use crate::pki::{Credentials, belongs_to, expected_name};
+use channel::{Channel, Drained, End, QueueLimits};
+use greeting::{GREETING_BYTES, Greeting};
+use holdfast_packet::Nanos;
+use holdfast_replica::Lane;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use rustls::{ClientConnection, ServerConnection};
+use socket2::SockRef;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The lanes, in the order of their urgency.
+const LANES: [Lane; 3] = [Lane::Heartbeat, Lane::Append, Lane::Snapshot];
+
+/// Tokens of connections that are made; those that arrive get the ones behind.
+const DIALLED_TOKENS: usize = 64;
+
+/// Connections that arrived and have not greeted: three lanes of seven members, twice.
+const STRANGERS_MAX: usize = 42;
+
+/// First and longest pause before a member is dialled again.
+const REDIAL_MS: (u64, u64) = (5, 200);
+
+/// How long a connection may take to stand. Shorter than the system's first repetition of a SYN
+/// (1 s), because dialling anew finds a member sooner that has just come back.
+const CONNECT_MS: u64 = 300;
+
+/// How long a connection may take from standing to its greeting.
+const GREETING_MS: u64 = 3_000;
+
+/// How long sent bytes may stay unacknowledged before the connection is given up.
+const USER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What happened between members.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TransportEvent {
+    /// A message arrived.
+    Message {
+        /// Who sent it, by its certificate.
+        from: u64,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// The connections to a member stand.
+    Up(u64),
+    /// A connection with a member broke; messages may be lost.
+    Down(u64),
+    /// A message of the snapshot lane was handed over whole, or was lost.
+    SnapshotSent {
+        /// To whom.
+        to: u64,
+        /// Whether it was handed over.
+        delivered: bool,
+    },
+}
+
+/// Connections to and from all other members.
+#[derive(Debug)]
+pub struct Transport {
+    own: u64,
+    registry: Registry,
+    credentials: Credentials,
+    listener: TcpListener,
+    first_token: usize,
+    next_arrival: usize,
+    peers: BTreeMap<u64, SocketAddr>,
+    dialled: BTreeMap<Token, Dialled>,
+    arrived: BTreeMap<Token, Arrived>,
+    unread: BTreeSet<Token>,
+    events: VecDeque<TransportEvent>,
+    refusals: RefusalCounters,
+    dropped_messages: u64,
+}
+
+/// A connection we make, to write to.
+#[derive(Debug)]
+struct Dialled {
+    peer: u64,
+    lane: Lane,
+    state: DialState,
+    pause_ms: u64,
+    /// Snapshots queued and neither handed over nor lost yet.
+    snapshots: u64,
+}
+
+#[derive(Debug)]
+enum DialState {
+    Waiting { until: Nanos },
+    Connecting { channel: Box<Channel>, deadline: Nanos },
+    Shaking { channel: Box<Channel>, deadline: Nanos },
+    Up { channel: Box<Channel> },
+}
+
+/// A connection that arrived, to read from.
+#[derive(Debug)]
+struct Arrived {
+    channel: Box<Channel>,
+    from: SocketAddr,
+    /// Who it is, once it greeted.
+    greeted: Option<(u64, Lane)>,
+    deadline: Nanos,
+}
+
+const fn queue_limits(lane: Lane) -> QueueLimits {
+    match lane {
+        // A heartbeat that waited for 64 younger ones says nothing any more.
+        Lane::Heartbeat => QueueLimits { messages: 64, bytes: 1024 * 1024 },
+        // Raft keeps at most some hundred appends in flight.
+        Lane::Append => QueueLimits { messages: 1_024, bytes: 64 * 1024 * 1024 },
+        // One under way and one newer.
+        Lane::Snapshot => {
+            QueueLimits { messages: 2, bytes: 2 * holdfast_replica::ENVELOPE_BYTES_MAX }
+        }
+    }
+}
+
+const fn message_bytes_max(lane: Lane) -> usize {
+    match lane {
+        Lane::Heartbeat => 1024 * 1024,
+        Lane::Append => 64 * 1024 * 1024,
+        Lane::Snapshot => holdfast_replica::ENVELOPE_BYTES_MAX,
+    }
+}
+
+impl Transport {
+    /// Listens on `address` for the members `peers` (without `own`) and dials them. Every token
+    /// from `first_token` on belongs to the transport.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub fn new(
+        own: u64,
+        address: SocketAddr,
+        peers: BTreeMap<u64, SocketAddr>,
+        credentials: Credentials,
+        registry: Registry,
+        first_token: usize,
+    ) -> io::Result<Self> {
+        let mut listener = TcpListener::bind(address)?;
+        registry.register(&mut listener, Token(first_token), Interest::READABLE)?;
+        let lanes = peers.keys().flat_map(|peer| LANES.map(|lane| (*peer, lane)));
+        let dialled = lanes.enumerate().map(|(number, (peer, lane))| {
+            let token = Token(first_token.saturating_add(1).saturating_add(number));
+            let state = DialState::Waiting { until: Nanos::ZERO };
+            (token, Dialled { peer, lane, state, pause_ms: REDIAL_MS.0, snapshots: 0 })
+        });
+        let dialled = dialled.collect();
+        Ok(Self {
+            own,
+            registry,
+            credentials,
+            listener,
+            first_token,
+            next_arrival: first_token.saturating_add(DIALLED_TOKENS),
+            peers,
+            dialled,
+            arrived: BTreeMap::new(),
+            unread: BTreeSet::new(),
+            events: VecDeque::new(),
+            refusals: RefusalCounters::default(),
+            dropped_messages: 0,
+        })
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Refused connections by reason.
+    #[must_use]
+    pub const fn refusals(&self) -> &RefusalCounters {
+        &self.refusals
+    }
+
+    /// Messages that were dropped because no connection stood or its queue was full.
+    #[must_use]
+    pub const fn dropped_messages(&self) -> u64 {
+        self.dropped_messages
+    }
+
+    /// Whether every lane to `peer` stands.
+    #[must_use]
+    pub fn connected(&self, peer: u64) -> bool {
+        let mut lanes = self.dialled.values().filter(|dialled| dialled.peer == peer).peekable();
+        lanes.peek().is_some() && lanes.all(|lane| matches!(lane.state, DialState::Up { .. }))
+    }
+
+    /// Sends a message, or drops it when the lane does not stand.
+    pub fn send(&mut self, now: Nanos, to: u64, lane: Lane, bytes: &[u8]) {
+        let found = self.dialled.iter_mut().find(|(_, d)| d.peer == to && d.lane == lane);
+        let Some((token, dialled)) = found else { return };
+        let token = *token;
+        if let DialState::Up { channel } = &mut dialled.state {
+            channel.enqueue(bytes);
+            if lane == Lane::Snapshot {
+                dialled.snapshots = dialled.snapshots.saturating_add(1);
+            }
+            let outcome = channel.flush();
+            self.after_write(now, token, outcome);
+        } else {
+            self.dropped_messages = self.dropped_messages.saturating_add(1);
+            if lane == Lane::Snapshot {
+                self.events.push_back(TransportEvent::SnapshotSent { to, delivered: false });
+            }
+        }
+    }
+
+    /// What happened next, if anything.
+    pub fn poll_event(&mut self) -> Option<TransportEvent> {
+        self.events.pop_front()
+    }
+
+    /// Takes an event of the poll.
+    pub fn handle_event(&mut self, now: Nanos, token: Token) {
+        if token.0 == self.first_token {
+            self.accept(now);
+        } else if self.dialled.contains_key(&token) {
+            self.progress_dialled(now, token);
+        } else if self.arrived.contains_key(&token) {
+            self.read_arrived(now, token);
+        }
+    }
+
+    /// Whether [`Transport::handle_unread`] has something to do without any event.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// Reads on where a turn ended before everything was read.
+    pub fn handle_unread(&mut self, now: Nanos) {
+        for token in std::mem::take(&mut self.unread) {
+            self.read_arrived(now, token);
+        }
+    }
+
+    /// When [`Transport::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Nanos> {
+        let dialled = self.dialled.values().filter_map(|dialled| match dialled.state {
+            DialState::Waiting { until } => Some(until),
+            DialState::Connecting { deadline, .. } | DialState::Shaking { deadline, .. } => {
+                Some(deadline)
+            }
+            DialState::Up { .. } => None,
+        });
+        let strangers = self.arrived.values().filter(|a| a.greeted.is_none()).map(|a| a.deadline);
+        dialled.chain(strangers).min()
+    }
+
+    /// Dials who is due and gives up what took too long.
+    pub fn handle_timeout(&mut self, now: Nanos) {
+        let due: Vec<Token> = self.dialled.keys().copied().collect();
+        for token in due {
+            let Some(dialled) = self.dialled.get(&token) else { continue };
+            match dialled.state {
+                DialState::Waiting { until } if until <= now => self.dial(now, token),
+                DialState::Connecting { deadline, .. } | DialState::Shaking { deadline, .. }
+                    if deadline <= now =>
+                {
+                    self.dialled_end(now, token, End::Lost(io::ErrorKind::TimedOut.into()));
+                }
+                _ => {}
+            }
+        }
+        let late = |arrived: &Arrived| arrived.greeted.is_none() && arrived.deadline <= now;
+        let late: Vec<Token> =
+            self.arrived.iter().filter(|(_, a)| late(a)).map(|(token, _)| *token).collect();
+        for token in late {
+            self.arrived_end(token, &End::Refused(Refusal::GreetingLate));
+        }
+    }
+
+    /// Says goodbye to everybody.
+    pub fn close(&mut self) {
+        for dialled in self.dialled.values_mut() {
+            if let DialState::Up { channel } = &mut dialled.state {
+                channel.close();
+            }
+        }
+    }
+
+    fn dial(&mut self, now: Nanos, token: Token) {
+        let Some(dialled) = self.dialled.get_mut(&token) else { return };
+        let Some(address) = self.peers.get(&dialled.peer) else { return };
+        let Some(name) = expected_name(dialled.peer) else { return };
+        let connect = || -> io::Result<Box<Channel>> {
+            let mut stream = TcpStream::connect(*address)?;
+            prepare(&stream)?;
+            self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+            let tls =
+                ClientConnection::new(self.credentials.client(), name).map_err(io::Error::other)?;
+            // Nothing but TLS itself is ever read from a connection that was dialled.
+            Ok(Box::new(Channel::new(stream, tls.into(), queue_limits(dialled.lane), 0)))
+        };
+        match connect() {
+            Ok(channel) => {
+                let deadline = now.plus_ms(CONNECT_MS);
+                dialled.state = DialState::Connecting { channel, deadline };
+            }
+            Err(error) => self.dialled_end(now, token, End::Lost(error)),
+        }
+    }
+
+    /// A connection that was dialled may have come further, or have ended.
+    fn progress_dialled(&mut self, now: Nanos, token: Token) {
+        let Some(dialled) = self.dialled.get_mut(&token) else { return };
+        let waiting = DialState::Waiting { until: Nanos::MAX };
+        dialled.state = match std::mem::replace(&mut dialled.state, waiting) {
+            DialState::Connecting { mut channel, deadline } => {
+                match is_connected(channel.stream_mut()) {
+                    Ok(true) => {
+                        let greeting =
+                            Greeting { from: self.own, to: dialled.peer, lane: dialled.lane };
+                        channel.enqueue(&greeting.encode());
+                        let deadline = now.plus_ms(GREETING_MS);
+                        DialState::Shaking { channel, deadline }
+                    }
+                    Ok(false) => DialState::Connecting { channel, deadline },
+                    Err(error) => return self.dialled_end(now, token, End::Lost(error)),
+                }
+            }
+            other => other,
+        };
+        self.pump_dialled(now, token);
+    }
+
+    fn pump_dialled(&mut self, now: Nanos, token: Token) {
+        let Some(dialled) = self.dialled.get_mut(&token) else { return };
+        let (DialState::Shaking { channel, .. } | DialState::Up { channel }) = &mut dialled.state
+        else {
+            return;
+        };
+        let outcome = channel.read(&mut Vec::new()).and_then(|_| channel.flush());
+        let stands = outcome.is_ok() && !channel.handshaking();
+        let waiting = DialState::Waiting { until: Nanos::MAX };
+        if stands && matches!(dialled.state, DialState::Shaking { .. }) {
+            if let DialState::Shaking { mut channel, .. } =
+                std::mem::replace(&mut dialled.state, waiting)
+            {
+                // The greeting is not a message.
+                channel.take_completed();
+                dialled.state = DialState::Up { channel };
+            }
+            dialled.pause_ms = REDIAL_MS.0;
+            let peer = dialled.peer;
+            if self.connected(peer) {
+                self.events.push_back(TransportEvent::Up(peer));
+            }
+        }
+        self.after_write(now, token, outcome);
+    }
+
+    fn after_write(&mut self, now: Nanos, token: Token, outcome: Result<(), End>) {
+        if let Some(dialled) = self.dialled.get_mut(&token)
+            && let DialState::Up { channel } = &mut dialled.state
+        {
+            let dropped = channel.take_dropped();
+            self.dropped_messages = self.dropped_messages.saturating_add(dropped);
+            let completed = channel.take_completed();
+            if dialled.lane == Lane::Snapshot {
+                let to = dialled.peer;
+                dialled.snapshots = dialled.snapshots.saturating_sub(completed + dropped);
+                for (count, delivered) in [(completed, true), (dropped, false)] {
+                    for _ in 0..count {
+                        self.events.push_back(TransportEvent::SnapshotSent { to, delivered });
+                    }
+                }
+            }
+        }
+        if let Err(end) = outcome {
+            self.dialled_end(now, token, end);
+        }
+    }
+
+    fn dialled_end(&mut self, now: Nanos, token: Token, end: End) {
+        let Some(dialled) = self.dialled.get_mut(&token) else { return };
+        let peer = dialled.peer;
+        let was_up = matches!(dialled.state, DialState::Up { .. });
+        for _ in 0..std::mem::replace(&mut dialled.snapshots, 0) {
+            self.events.push_back(TransportEvent::SnapshotSent { to: peer, delivered: false });
+        }
+        let until = now.plus_ms(dialled.pause_ms);
+        dialled.state = DialState::Waiting { until };
+        dialled.pause_ms = dialled.pause_ms.saturating_mul(2).min(REDIAL_MS.1);
+        match end {
+            End::Refused(refusal) => {
+                self.refusals.add(refusal);
+                // Trying again soon would only fill two logs.
+                dialled.state = DialState::Waiting { until: now.plus_ms(1_000) };
+                tracing::warn!(member = peer, reason = refusal.name(), "member refused");
+            }
+            End::Lost(error) if was_up => {
+                tracing::info!(member = peer, lane = ?dialled.lane, %error, "connection lost");
+            }
+            End::Lost(error) => tracing::trace!(member = peer, %error, "member not reached"),
+        }
+        if was_up {
+            self.events.push_back(TransportEvent::Down(peer));
+        }
+    }
+
+    fn accept(&mut self, now: Nanos) {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, from)) => self.welcome(now, stream, from),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a member's connection");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, now: Nanos, mut stream: TcpStream, from: SocketAddr) {
+        if self.arrived.values().filter(|a| a.greeted.is_none()).count() >= STRANGERS_MAX {
+            self.refusals.add(Refusal::TooManyStrangers);
+            return;
+        }
+        let token = Token(self.next_arrival);
+        self.next_arrival = self.next_arrival.wrapping_add(1).max(self.first_token);
+        let open = || -> io::Result<Box<Channel>> {
+            prepare(&stream)?;
+            self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+            let tls = ServerConnection::new(self.credentials.server()).map_err(io::Error::other)?;
+            let limits = QueueLimits { messages: 0, bytes: 0 };
+            Ok(Box::new(Channel::new(stream, tls.into(), limits, GREETING_BYTES)))
+        };
+        match open() {
+            Ok(channel) => {
+                let deadline = now.plus_ms(GREETING_MS);
+                self.arrived.insert(token, Arrived { channel, from, greeted: None, deadline });
+            }
+            Err(error) => tracing::warn!(%from, %error, "cannot take a member's connection"),
+        }
+    }
+
+    fn read_arrived(&mut self, now: Nanos, token: Token) {
+        let Some(arrived) = self.arrived.get_mut(&token) else { return };
+        let mut messages = Vec::new();
+        let outcome = arrived.channel.read(&mut messages).and_then(|drained| {
+            arrived.channel.flush()?;
+            Ok(drained)
+        });
+        for bytes in messages {
+            if let Err(refusal) = self.take_message(now, token, bytes) {
+                return self.arrived_end(token, &End::Refused(refusal));
+            }
+        }
+        match outcome {
+            Ok(Drained::Wholly) => {}
+            Ok(Drained::Partly) => {
+                self.unread.insert(token);
+            }
+            Err(end) => self.arrived_end(token, &end),
+        }
+    }
+
+    fn take_message(&mut self, now: Nanos, token: Token, bytes: Vec<u8>) -> Result<(), Refusal> {
+        let Some(arrived) = self.arrived.get_mut(&token) else { return Ok(()) };
+        if let Some((from, _)) = arrived.greeted {
+            self.events.push_back(TransportEvent::Message { from, bytes });
+            return Ok(());
+        }
+        let greeting = Greeting::decode(&bytes).ok_or(Refusal::GreetingMalformed)?;
+        let certificate = arrived.channel.certificate().ok_or(Refusal::NoCertificate)?;
+        let known = greeting.to == self.own && self.peers.contains_key(&greeting.from);
+        if !known || !belongs_to(certificate, greeting.from) {
+            return Err(Refusal::WrongMember);
+        }
+        let who = (greeting.from, greeting.lane);
+        arrived.channel.allow(message_bytes_max(greeting.lane));
+        arrived.greeted = Some(who);
+        // A member that dials anew has given the earlier connection up.
+        self.arrived.retain(|other, earlier| *other == token || earlier.greeted != Some(who));
+        self.dial_soon(now, greeting.from);
+        Ok(())
+    }
+
+    /// A member that has just dialled us is there: no need to wait with dialling it.
+    fn dial_soon(&mut self, now: Nanos, peer: u64) {
+        for dialled in self.dialled.values_mut().filter(|dialled| dialled.peer == peer) {
+            dialled.pause_ms = REDIAL_MS.0;
+            if let DialState::Waiting { until } = &mut dialled.state {
+                *until = (*until).min(now);
+            }
+        }
+    }
+
+    fn arrived_end(&mut self, token: Token, end: &End) {
+        self.unread.remove(&token);
+        let Some(arrived) = self.arrived.remove(&token) else { return };
+        let from = arrived.from;
+        if let End::Refused(refusal) = end {
+            self.refusals.add(*refusal);
+            tracing::warn!(%from, reason = refusal.name(), "connection refused");
+        }
+        if let Some((member, lane)) = arrived.greeted {
+            tracing::debug!(member, ?lane, "connection of a member ended");
+            self.events.push_back(TransportEvent::Down(member));
+        }
+    }
+}
+
+/// Options every connection between members has.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// Whether a connection stands; an error when it never will.
+fn is_connected(stream: &TcpStream) -> io::Result<bool> {
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    match stream.peer_addr() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

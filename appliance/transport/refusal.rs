@@ -1,0 +1,91 @@
+//! Why a connection was refused, counted.
+
+use std::collections::BTreeMap;
+
+/// Why a connection from or to a member was refused or given up. The other side is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// Its certificate is not of this cluster's authority.
+    ForeignCertificate,
+    /// It showed no certificate.
+    NoCertificate,
+    /// It does not accept *our* certificate.
+    OurCertificateRefused,
+    /// Its certificate is another member's, or it wants another member.
+    WrongMember,
+    /// What it sends is not TLS 1.3 as expected.
+    TlsMalformed,
+    /// The first message is not a greeting of this protocol.
+    GreetingMalformed,
+    /// A message longer than its lane allows.
+    MessageTooLong,
+    /// It did not finish its greeting in time.
+    GreetingLate,
+    /// Too many connections at once that have not greeted yet.
+    TooManyStrangers,
+}
+
+impl Refusal {
+    /// A stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ForeignCertificate => "foreign_certificate",
+            Self::NoCertificate => "no_certificate",
+            Self::OurCertificateRefused => "our_certificate_refused",
+            Self::WrongMember => "wrong_member",
+            Self::TlsMalformed => "tls_malformed",
+            Self::GreetingMalformed => "greeting_malformed",
+            Self::MessageTooLong => "message_too_long",
+            Self::GreetingLate => "greeting_late",
+            Self::TooManyStrangers => "too_many_strangers",
+        }
+    }
+
+    /// What a failure of TLS means.
+    pub(super) fn of(error: &rustls::Error) -> Self {
+        use rustls::AlertDescription as Alert;
+        match error {
+            rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForName)
+            | rustls::Error::InvalidCertificate(
+                rustls::CertificateError::NotValidForNameContext { .. },
+            ) => Self::WrongMember,
+            rustls::Error::InvalidCertificate(_) => Self::ForeignCertificate,
+            rustls::Error::NoCertificatesPresented => Self::NoCertificate,
+            rustls::Error::AlertReceived(
+                Alert::UnknownCA
+                | Alert::BadCertificate
+                | Alert::DecryptError
+                | Alert::CertificateUnknown
+                | Alert::CertificateRequired
+                | Alert::AccessDenied,
+            ) => Self::OurCertificateRefused,
+            _ => Self::TlsMalformed,
+        }
+    }
+}
+
+/// How often each reason occurred.
+#[derive(Debug, Default)]
+pub struct RefusalCounters {
+    counts: BTreeMap<Refusal, u64>,
+}
+
+impl RefusalCounters {
+    /// Counts one.
+    pub fn add(&mut self, refusal: Refusal) {
+        let count = self.counts.entry(refusal).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// How often `refusal` occurred.
+    #[must_use]
+    pub fn count(&self, refusal: Refusal) -> u64 {
+        self.counts.get(&refusal).copied().unwrap_or(0)
+    }
+
+    /// Every reason that occurred.
+    pub fn iter(&self) -> impl Iterator<Item = (Refusal, u64)> {
+        self.counts.iter().map(|(refusal, count)| (*refusal, *count))
+    }
+}
