@@ -6,7 +6,6 @@
 //!   net_null    endless frames                     statistics
 //!   net_af_packet on both ends of a veth pair      the kernel's path, in a namespace of its own
 //! ```
-//! DPDK's environment starts once in a process, so every test runs its body in a child process.
 #![cfg(dpdk)]
 
 use arrayvec::ArrayVec;
@@ -16,12 +15,13 @@ use holdfast_dpdk_wrap::{
 };
 use holdfast_packet::{BURST, HeapBuf, MacAddr, PacketBuf, Port as PacketPort};
 use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
-use std::env;
 use std::fs::File;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
+
+mod own_process;
+use own_process::{Namespace, in_own_process, in_own_process_through};
 
 type Burst = ArrayVec<Mbuf, BURST>;
 
@@ -219,7 +219,7 @@ fn a_port_has_a_life_and_each_misuse_an_answer() {
 
 #[test]
 fn frames_cross_the_kernel_on_a_veth_pair() {
-    let Some(namespace) = Namespace::with_veth("dw-vdev", "dw-a", "dw-b") else { return };
+    let Some(namespace) = Namespace::with_veths("dw-vdev", &[("dw-a", "dw-b")]) else { return };
     let name = "frames_cross_the_kernel_on_a_veth_pair";
     in_own_process_through(&namespace.prefix(), name, || {
         let eal = start(&["net_af_packet0,iface=dw-a", "net_af_packet1,iface=dw-b"]);
@@ -352,70 +352,4 @@ fn read_pcap(path: &Path) -> Vec<Vec<u8>> {
     let mut reader = PcapReader::new(File::open(path).unwrap()).unwrap();
     std::iter::from_fn(|| reader.next_packet().map(|packet| packet.unwrap().data.into_owned()))
         .collect()
-}
-
-// ---- processes and namespaces --------------------------------------------------------------
-
-/// Set in a child process that is to run a test's body.
-const CHILD: &str = "HOLDFAST_VDEV_CHILD";
-
-fn in_own_process(test: &str, body: impl FnOnce()) {
-    in_own_process_through(&[], test, body);
-}
-
-/// Runs `body` in a process of its own, started through the command `prefix`.
-fn in_own_process_through(prefix: &[String], test: &str, body: impl FnOnce()) {
-    if env::var_os(CHILD).is_some() {
-        return body();
-    }
-    let mut words: Vec<String> = prefix.to_vec();
-    words.push(env::current_exe().unwrap().display().to_string());
-    words.extend(["--exact", test, "--nocapture", "--test-threads=1"].map(str::to_owned));
-    let (program, arguments) = words.split_first().unwrap();
-    let status = Command::new(program).args(arguments).env(CHILD, "1").status().unwrap();
-    assert!(status.success(), "{test} failed in its own process: {status}");
-}
-
-/// A network namespace that is removed when dropped.
-struct Namespace(String);
-
-impl Namespace {
-    /// A namespace with a veth pair in it, silent but for what a test sends. `None`, said aloud,
-    /// where namespaces cannot be made. In a test's child process nothing is made.
-    fn with_veth(name: &str, a: &str, b: &str) -> Option<Self> {
-        if env::var_os(CHILD).is_some() {
-            return Some(Self(String::new()));
-        }
-        let namespace = Self(format!("{name}-{}", std::process::id()));
-        if !ip(&["netns", "add", &namespace.0]) {
-            println!("SKIPPED: network namespaces need root and iproute2");
-            return None;
-        }
-        let inside = ["netns", "exec", &namespace.0];
-        let quiet = "net.ipv6.conf.all.disable_ipv6=1";
-        ip(&[&inside[..], &["sysctl", "-qw", quiet, "net.ipv6.conf.default.disable_ipv6=1"]]
-            .concat());
-        let make = ["ip", "link", "add", a, "type", "veth", "peer", "name", b];
-        assert!(ip(&[&inside[..], &make].concat()), "a veth pair");
-        for end in [a, b] {
-            assert!(ip(&[&inside[..], &["ip", "link", "set", end, "up"]].concat()), "{end} up");
-        }
-        Some(namespace)
-    }
-
-    fn prefix(&self) -> Vec<String> {
-        ["ip", "netns", "exec", &self.0].map(str::to_owned).into()
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        if !self.0.is_empty() {
-            ip(&["netns", "del", &self.0]);
-        }
-    }
-}
-
-fn ip(arguments: &[&str]) -> bool {
-    Command::new("ip").args(arguments).status().is_ok_and(|status| status.success())
 }
