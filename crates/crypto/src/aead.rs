@@ -1,8 +1,8 @@
 //! AES-GCM with a 16-octet ICV: one packet at a time, and bursts of packets.
 //!
-//! The burst interface is the seam between the data plane and an implementation: a job per packet, any mixture
-//! of keys, in place. [`Portable`] runs the jobs through the `aes-gcm` crate one after the other and is the
-//! oracle for every faster implementation.
+//! The burst interface is the seam between the data plane and an implementation: a job per packet,
+//! any mixture of keys, in place. [`Portable`] runs the jobs through the `aes-gcm` crate one after
+//! the other and is the oracle for every faster implementation.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ use zeroize::Zeroize;
 
 use crate::CryptoError;
 
-/// Octets of a GCM nonce: 4 of salt and 8 of IV in ESP (RFC 4106 section 4) and IKE (RFC 5282 section 4).
+/// Octets of a GCM nonce: 4 of salt and 8 of IV in ESP (RFC 4106 section 4) and IKE (RFC 5282
+/// section 4).
 pub const NONCE_LEN: usize = 12;
 /// Octets of the ICV, the full-length authentication tag (RFC 4106 section 6).
 pub const TAG_LEN: usize = 16;
@@ -49,7 +50,8 @@ impl AeadKey {
     /// Expands a key.
     ///
     /// # Errors
-    /// [`CryptoError::KeyLength`] unless `key` has the algorithm's length (the salt is no part of it).
+    /// [`CryptoError::KeyLength`] unless `key` has the algorithm's length (the salt is no part of
+    /// it).
     pub fn new(algorithm: AeadAlgorithm, key: &[u8]) -> Result<Self, CryptoError> {
         let wrong_length =
             |_| CryptoError::KeyLength { wanted: algorithm.key_len(), got: key.len() };
@@ -167,8 +169,8 @@ pub struct OpenJob<'a> {
 
 /// An implementation of AES-GCM over bursts of packets.
 ///
-/// Jobs are independent of each other; an implementation may run them in any order and interleave them.
-/// After [`open`](Self::open) each job's `ok` is set and the data of a refused job is zeroed.
+/// Jobs are independent of each other; an implementation may run them in any order and interleave
+/// them. After [`open`](Self::open) each job's `ok` is set and the data of a refused job is zeroed.
 pub trait AeadBurst: Send {
     /// Seals every job in place.
     fn seal(&self, jobs: &mut [SealJob<'_>]);
@@ -187,7 +189,8 @@ impl AeadBurst for Portable {
         for job in jobs {
             match job.key.seal_one(&job.nonce, job.aad, job.data) {
                 Ok(tag) => *job.tag = tag,
-                // Longer than GCM's 64 GiB: no packet is, but plaintext must not leave whatever happens.
+                // Longer than GCM's 64 GiB: no packet is, but plaintext must not leave whatever
+                // happens.
                 Err(_) => {
                     job.data.zeroize();
                     job.tag.zeroize();

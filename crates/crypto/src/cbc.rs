@@ -43,7 +43,8 @@ impl CbcKey {
     /// Encrypts `data` in place. The IV must be unpredictable (RFC 3602 section 3).
     ///
     /// # Errors
-    /// [`CryptoError::BlockLength`] unless `data` is a whole number of blocks; nothing is changed then.
+    /// [`CryptoError::BlockLength`] unless `data` is a whole number of blocks; nothing is changed
+    /// then.
     pub fn encrypt(&self, iv: &[u8; BLOCK_LEN], data: &mut [u8]) -> Result<(), CryptoError> {
         match &self.0 {
             Key::Aes128(key) => {
@@ -61,7 +62,8 @@ impl CbcKey {
     /// Decrypts `data` in place. Authenticate the ciphertext first: CBC itself proves nothing.
     ///
     /// # Errors
-    /// [`CryptoError::BlockLength`] unless `data` is a whole number of blocks; nothing is changed then.
+    /// [`CryptoError::BlockLength`] unless `data` is a whole number of blocks; nothing is changed
+    /// then.
     pub fn decrypt(&self, iv: &[u8; BLOCK_LEN], data: &mut [u8]) -> Result<(), CryptoError> {
         match &self.0 {
             Key::Aes128(key) => {

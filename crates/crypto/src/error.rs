@@ -15,13 +15,15 @@ pub enum CryptoError {
     /// Our own caller asked for more output than the algorithm may give.
     #[error("more output asked for than the algorithm may give")]
     OutputTooLong,
-    /// Data to be encrypted or decrypted is not a whole number of cipher blocks (the peer's fault when decrypting).
+    /// Data to be encrypted or decrypted is not a whole number of cipher blocks (the peer's fault
+    /// when decrypting).
     #[error("data is not a whole number of cipher blocks")]
     BlockLength,
     /// The peer, or somebody on the path, sent data that does not authenticate.
     #[error("data does not authenticate")]
     NotAuthentic,
-    /// The peer's public value has the wrong length or is not a legal element of the group (RFC 6989 section 2).
+    /// The peer's public value has the wrong length or is not a legal element of the group (RFC
+    /// 6989 section 2).
     #[error("the peer's public value is not a legal element of the group")]
     PublicValue,
     /// A stored private value is not one of the group.

@@ -1,4 +1,5 @@
-//! Key exchange groups (RFC 3526, RFC 5903, RFC 8031), with the checks on the peer's value of RFC 6989.
+//! Key exchange groups (RFC 3526, RFC 5903, RFC 8031), with the checks on the peer's value of RFC
+//! 6989.
 
 use std::fmt;
 
@@ -59,7 +60,8 @@ impl Group {
     }
 }
 
-/// The secret both sides arrive at: g^ir of RFC 7296 section 2.14, in the encoding the key derivation takes.
+/// The secret both sides arrive at: g^ir of RFC 7296 section 2.14, in the encoding the key
+/// derivation takes.
 pub type SharedSecret = SecretBytes;
 
 /// One exchange's private value, wiped when dropped. Draw a fresh one for each exchange.
@@ -91,8 +93,8 @@ impl PrivateKey {
         })
     }
 
-    /// Takes up a private value that [`to_bytes`](Self::to_bytes) wrote, so that a successor can complete an
-    /// exchange its predecessor began.
+    /// Takes up a private value that [`to_bytes`](Self::to_bytes) wrote, so that a successor can
+    /// complete an exchange its predecessor began.
     ///
     /// # Errors
     /// [`CryptoError::PrivateValue`] when the octets are none of the group's private values.
@@ -139,8 +141,8 @@ impl PrivateKey {
         }
     }
 
-    /// The public value as a KE payload carries it: padded to the prime's length (RFC 7296 section 3.4), x and y
-    /// joined (RFC 5903 section 7), or 32 octets (RFC 8031 section 3.1).
+    /// The public value as a KE payload carries it: padded to the prime's length (RFC 7296 section
+    /// 3.4), x and y joined (RFC 5903 section 7), or 32 octets (RFC 8031 section 3.1).
     #[must_use]
     pub fn public_bytes(&self) -> Vec<u8> {
         match &self.0 {
@@ -158,8 +160,8 @@ impl PrivateKey {
     /// Completes the exchange with the peer's public value.
     ///
     /// # Errors
-    /// [`CryptoError::PublicValue`] when the value has the wrong length, is out of range, is not on the curve
-    /// (RFC 6989 sections 2.1 and 2.3), or leads to an all-zero Curve25519 secret.
+    /// [`CryptoError::PublicValue`] when the value has the wrong length, is out of range, is not on
+    /// the curve (RFC 6989 sections 2.1 and 2.3), or leads to an all-zero Curve25519 secret.
     pub fn agree(&self, peer_public: &[u8]) -> Result<SharedSecret, CryptoError> {
         if peer_public.len() != self.group().public_len() {
             return Err(CryptoError::PublicValue);

@@ -1,22 +1,23 @@
 //! The cryptography Holdfast needs, and nothing that knows what it is needed for.
 //!
-//! What it is: AES-GCM for bursts of packets, the PRFs, integrity algorithms and AES-CBC that IKEv2 negotiates,
-//! four key exchange groups, and a container for secrets that wipes itself. What it is not: it draws no
-//! randomness (generators are arguments), opens no socket, knows neither IKE nor ESP, and keeps no counter, so
-//! whoever seals is answerable for never repeating a nonce.
+//! What it is: AES-GCM for bursts of packets, the PRFs, integrity algorithms and AES-CBC that IKEv2
+//! negotiates, four key exchange groups, and a container for secrets that wipes itself. What it is
+//! not: it draws no randomness (generators are arguments), opens no socket, knows neither IKE nor
+//! ESP, and keeps no counter, so whoever seals is answerable for never repeating a nonce.
 //!
 //! ```text
-//!   worker                                             IKE
-//!     │ SealJob / OpenJob, one per packet               │ agree ──► SharedSecret ──► prf, prf_plus ──► keys
-//!     ▼                                                 ▼
-//!   AeadBurst::seal / open  ── Portable ──►  aes-gcm   AeadKey::{seal_one, open_one}  or  CbcKey + IntegrityAlgorithm
-//!                           ── (a faster kernel)
+//!   worker                               IKE
+//!     │ one job per packet                │ PrivateKey::agree ─► prf, prf_plus ─► keys
+//!     ▼                                   ▼
+//!   AeadBurst::{seal, open}             AeadKey::{seal_one, open_one}
+//!     ├─ Portable ─► aes-gcm            or CbcKey and IntegrityAlgorithm
+//!     └─ (a faster kernel)
 //! ```
 //!
-//! Contract: every key type is wiped when dropped and prints nothing of itself; tags and ICVs are compared in
-//! constant time; data that failed authentication is overwritten with zeroes before the caller sees it again;
-//! no function panics, whatever bytes it is given. [`self_test`] holds the pieces against each other before a
-//! daemon trusts them.
+//! Contract: every key type is wiped when dropped and prints nothing of itself; tags and ICVs are
+//! compared in constant time; data that failed authentication is overwritten with zeroes before the
+//! caller sees it again; no function panics, whatever bytes it is given. [`self_test`] holds the
+//! pieces against each other before a daemon trusts them.
 #![forbid(unsafe_code)]
 
 pub mod aead;

@@ -22,9 +22,11 @@ const_monty_params!(
 
 type Element = ConstMontyForm<Group14, { U2048::LIMBS }>;
 
-/// Octets of the prime, and so of public values and shared secrets, which are padded to it (RFC 7296 section 2.14).
+/// Octets of the prime, and so of public values and shared secrets, which are padded to it (RFC
+/// 7296 section 2.14).
 pub(crate) const VALUE_LEN: usize = 256;
-/// Octets of the exponent: 320 bits, the larger of the two sizes RFC 3526 section 8 gives for this group.
+/// Octets of the exponent: 320 bits, the larger of the two sizes RFC 3526 section 8 gives for this
+/// group.
 pub(crate) const EXPONENT_LEN: usize = 40;
 
 /// The generator (RFC 3526 section 3).

@@ -1,4 +1,5 @@
-//! Pseudorandom functions and the key expansion built on them (RFC 7296 section 2.13, RFC 4868 section 2.4).
+//! Pseudorandom functions and the key expansion built on them (RFC 7296 section 2.13, RFC 4868
+//! section 2.4).
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Sha256, Sha384, Sha512};
@@ -42,7 +43,8 @@ impl PrfAlgorithm {
         })
     }
 
-    /// The first `len` octets of `prf+(key, seed parts joined)`: T1 = prf(K, S | 1), Tn = prf(K, Tn-1 | S | n).
+    /// The first `len` octets of `prf+(key, seed parts joined)`: T1 = prf(K, S | 1), Tn = prf(K,
+    /// Tn-1 | S | n).
     ///
     /// # Errors
     /// [`CryptoError::OutputTooLong`] past 255 blocks.
@@ -76,9 +78,11 @@ impl PrfAlgorithm {
     }
 }
 
-/// HMAC over the parts in order; the key is hashed first when longer than a block (RFC 4868 section 2.1.2).
+/// HMAC over the parts in order; the key is hashed first when longer than a block (RFC 4868 section
+/// 2.1.2).
 pub(crate) fn hmac<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
-    // HMAC takes keys of every length, so the error never happens; an empty output would fail every comparison.
+    // HMAC takes keys of every length, so the error never happens; an empty output would fail every
+    // comparison.
     let Ok(mut mac) = <M as KeyInit>::new_from_slice(key) else { return Vec::new() };
     for part in parts {
         mac.update(part);

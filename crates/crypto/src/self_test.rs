@@ -1,8 +1,8 @@
 //! A check of this machine's arithmetic before it is trusted with packets.
 //!
-//! AES-GCM is rebuilt here from its parts (AES from the `aes` crate, GHASH from the `ghash` crate with the hash
-//! subkey derived by hand) and held against the `aes-gcm` crate, which picks its instructions at run time. GMAC
-//! falls out as the case without data.
+//! AES-GCM is rebuilt here from its parts (AES from the `aes` crate, GHASH from the `ghash` crate
+//! with the hash subkey derived by hand) and held against the `aes-gcm` crate, which picks its
+//! instructions at run time. GMAC falls out as the case without data.
 
 use aes::cipher::{Block, BlockCipherEncrypt, KeyInit};
 use aes::{Aes128, Aes256};
@@ -16,7 +16,8 @@ const NONCE: [u8; 12] = *b"holdfastTEST";
 /// Lengths around the block size, the AAD's and the usual frame's; 0 is GMAC.
 const DATA_LENS: &[usize] = &[0, 1, 15, 16, 17, 64, 255, 1420];
 
-/// Checks AES-GCM, its hash subkey and its refusal of forgeries on this machine. Takes well under a millisecond.
+/// Checks AES-GCM, its hash subkey and its refusal of forgeries on this machine. Takes well under a
+/// millisecond.
 ///
 /// # Errors
 /// [`CryptoError::SelfTest`] names the first thing that is wrong; the daemon must not start then.

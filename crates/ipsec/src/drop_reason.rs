@@ -1,5 +1,5 @@
-//! Every reason the data plane drops a packet for: counter, metric label, trace word and manual entry
-//! at once.
+//! Every reason the data plane drops a packet for: counter, metric label, trace word and manual
+//! entry at once.
 
 use std::fmt;
 
@@ -50,7 +50,7 @@ drop_reasons! {
     ProtocolUnsupported, "protocol_unsupported", "The packet is for the common address but neither ESP, UDP nor ICMP.";
     UdpMalformed, "udp_malformed", "The UDP header contradicts the length of the packet.";
     UdpPort, "udp_port", "The UDP packet is for a port that nothing listens on.";
-    KeepAlive, "keep_alive", "A NAT keepalive was received; it is swallowed, as RFC 3948 section 4 demands.";
+    KeepAlive, "keep_alive", "A NAT keepalive was received; it is ignored, as RFC 3948 section 2.3 advises.";
     IkeMalformed, "ike_malformed", "The packet on an IKE port is too short for an IKE header.";
     IcmpMalformed, "icmp_malformed", "The ICMP message is too short or contradicts itself.";
     IcmpIgnored, "icmp_ignored", "The ICMP message is none that is answered here.";

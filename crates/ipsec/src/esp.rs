@@ -29,7 +29,8 @@ pub(crate) const NEXT_HEADER_IPV4: u8 = 4;
 /// Next header of a dummy packet, to be discarded (RFC 4303 section 2.6).
 pub(crate) const NEXT_HEADER_NONE: u8 = 59;
 
-/// What the AEAD needs beside the packet: the nonce, and the AAD which with ESN is not in the packet.
+/// What the AEAD needs beside the packet: the nonce, and the AAD which with ESN is not in the
+/// packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AeadInput {
     pub(crate) nonce: [u8; NONCE_LEN],
@@ -74,7 +75,8 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// Reads the fields in front; `None` when the packet cannot be an AES-GCM ESP packet by its length.
+    /// Reads the fields in front; `None` when the packet cannot be an AES-GCM ESP packet by its
+    /// length.
     pub(crate) fn parse(esp: &[u8]) -> Option<Self> {
         let encrypted = esp.len().checked_sub(ESP_HEADER_LEN + ICV_LEN)?;
         if esp.len() < ESP_LEN_MIN || encrypted % ALIGNMENT != 0 {

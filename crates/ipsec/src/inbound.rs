@@ -75,9 +75,9 @@ impl InboundSa {
         }
     }
 
-    /// Judges a received packet as far as that goes without decrypting it. Changes nothing: it may be
-    /// forged. Numbers that are only *perhaps* bad (ambiguous, or above the horizon) pass here and are
-    /// refused by [`finish`](Self::finish), which knows whether the packet is authentic.
+    /// Judges a received packet as far as that goes without decrypting it. Changes nothing: it may
+    /// be forged. Numbers that are only *perhaps* bad (ambiguous, or above the horizon) pass here
+    /// and are refused by [`finish`](Self::finish), which knows whether the packet is authentic.
     ///
     /// # Errors
     /// [`DropReason::EspMalformed`], [`DropReason::UnknownSpi`] (the packet is another SA's),
@@ -88,7 +88,8 @@ impl InboundSa {
             return Err(DropReason::UnknownSpi);
         }
         let sequence = self.sequence(fields.sequence_low)?;
-        if sequence > self.floor {
+        // No sender uses number 0, so there is nothing ambiguous about it.
+        if sequence > self.floor || sequence == 0 {
             self.window.check(sequence).map_err(refusal)?;
         } else if self.has_left_the_floor(sequence) {
             return Err(DropReason::TooOld);
@@ -97,8 +98,8 @@ impl InboundSa {
         Ok(Opening { input, sequence })
     }
 
-    /// Judges a packet whose job has run; `authentic` is the job's `ok`. Moves the replay window, strips
-    /// padding (also the one behind the inner packet) and checks the selectors.
+    /// Judges a packet whose job has run; `authentic` is the job's `ok`. Moves the replay window,
+    /// strips padding (also the one behind the inner packet) and checks the selectors.
     ///
     /// # Errors
     /// A [`DropReason`]; everything behind the ESP header has then been zeroed.
@@ -152,8 +153,9 @@ impl InboundSa {
         self.floor
     }
 
-    /// The highest number an authentic packet had, accepted or above the horizon; the floor while there
-    /// is none. A peer that jumped ahead gets through once the horizon has been raised to this.
+    /// The highest number an authentic packet had, accepted or above the horizon; the floor while
+    /// there is none. A peer that jumped ahead gets through once the horizon has been raised to
+    /// this.
     #[must_use]
     pub const fn highest_authenticated(&self) -> u64 {
         if self.above_horizon > self.right_edge() { self.above_horizon } else { self.right_edge() }
@@ -211,15 +213,16 @@ impl InboundSa {
     fn sequence(&self, low: u32) -> Result<u64, DropReason> {
         match self.width {
             Width::Bits32 => Ok(u64::from(low)),
-            // The number nearest to the edge rather than RFC 4303 appendix A2.2 with the window's own
-            // size: right of the window both agree up to a jump of 2^31, which no horizon allows; left
-            // of it, an old packet is told from a forged one, and after a takeover the true number may
-            // be further below the edge than the window is wide.
+            // The number nearest to the edge rather than RFC 4303 appendix A2.2 with the window's
+            // own size: right of the window both agree up to a jump of 2^31, which no horizon
+            // allows; left of it, an old packet is told from a forged one, and after a takeover the
+            // true number may be further below the edge than the window is wide.
             Width::Esn => self.window.infer_nearest(low).ok_or(DropReason::TooOld),
         }
     }
 
-    /// Whether a number at or below the floor needs no second look: the peer has long passed the floor.
+    /// Whether a number at or below the floor needs no second look: the peer has long passed the
+    /// floor.
     fn has_left_the_floor(&self, sequence: u64) -> bool {
         let edge = self.window.right_edge();
         edge > self.floor && edge - sequence >= self.window.packets()
@@ -270,7 +273,8 @@ fn strip_trailer(data: &[u8]) -> Result<&[u8], DropReason> {
         .checked_sub(usize::from(pad_len))
         .and_then(|payload_len| rest.split_at_checked(payload_len))
         .ok_or(DropReason::BadPadding)?;
-    // RFC 4303 section 2.4: the receiver should inspect the padding where its contents are prescribed.
+    // RFC 4303 section 2.4: the receiver should inspect the padding where its contents are
+    // prescribed.
     if padding.iter().zip(1..).any(|(&octet, expected): (&u8, u8)| octet != expected) {
         return Err(DropReason::BadPadding);
     }
@@ -313,8 +317,8 @@ impl Opening {
         self.input.aad()
     }
 
-    /// What the AEAD has to do. `esp` is the whole ESP packet that `sa` prepared; `None` when it is too
-    /// short to be that.
+    /// What the AEAD has to do. `esp` is the whole ESP packet that `sa` prepared; `None` when it is
+    /// too short to be that.
     #[must_use]
     pub fn job<'a>(&'a self, sa: &'a InboundSa, esp: &'a mut [u8]) -> Option<OpenJob<'a>> {
         let (data, tag) = esp::split_mut(esp)?;

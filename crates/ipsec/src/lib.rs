@@ -1,29 +1,35 @@
-//! RFC 4301 and RFC 4303 without the machinery around them: selectors, policies, and the state of one
-//! Child SA in each direction.
+//! RFC 4301 and RFC 4303 without the machinery around them: selectors, policies, and the state of
+//! one Child SA in each direction.
 //!
-//! What it is: traffic selectors and the outbound policy database, the parameters of a Child SA as IKE
-//! negotiates them and the cluster replicates them, the inbound SA with its replay window and horizon,
-//! the outbound SA with its granted sequence numbers, and the names of every reason a packet is dropped
-//! for. What it is not: it has no socket, no clock, no thread, and does not know IKE, Raft or NICs.
+//! What it is: traffic selectors and the outbound policy database, the parameters of a Child SA as
+//! IKE negotiates them and the cluster replicates them, the inbound SA with its replay window and
+//! horizon, the outbound SA with its granted sequence numbers, and the names of every reason a
+//! packet is dropped for. What it is not: it has no socket, no clock, no thread, and does not know
+//! IKE, Raft or NICs.
 //!
 //! ```text
-//!   inner packet                                             ESP packet
-//!     │ Spd::lookup(flow)                                      │ lookup by SPI
-//!     ▼                                                        ▼
-//!   OutboundSa::begin_seal   number from the granted range   InboundSa::prepare   runt? window, horizon
-//!     │ Sealing::job                                           │ Opening::job
-//!     ▼                                                        ▼
-//!   AeadBurst::seal          many packets at once            AeadBurst::open      many packets at once
-//!     │                                                        │ InboundSa::finish   window again, floor,
-//!     ▼                                                        ▼                     padding, selectors
-//!   ESP packet                                               inner packet
+//!   inner packet                                   ESP packet
+//!     │ Spd::lookup(flow)                            │ lookup by SPI
+//!     ▼                                              ▼
+//!   OutboundSa::begin_seal                         InboundSa::prepare
+//!     │ a number from the granted range              │ length, window
+//!     ▼                                              ▼
+//!   AeadBurst::seal                                AeadBurst::open
+//!     │ many packets at once                         │ many packets at once
+//!     ▼                                              ▼
+//!   ESP packet                                     InboundSa::finish
+//!                                                    │ horizon, floor, window again,
+//!                                                    ▼ padding, selectors
+//!                                                  inner packet
 //! ```
 //!
 //! Contract:
-//! * a sequence number (and so an IV) leaves [`OutboundSa`] at most once, and only out of a range that
-//!   was granted to it; without ESN it stops at 2^32 - 1 and never wraps (RFC 4303 section 3.3.3);
+//! * a sequence number (and so an IV) leaves [`OutboundSa`] at most once, and only out of a range
+//!   that was granted to it; without ESN it stops at 2^32 - 1 and never wraps (RFC 4303 section
+//!   3.3.3);
 //! * [`InboundSa`] delivers no number twice, none at or below its floor and none above its horizon;
-//! * the inner octets of a refused packet are gone: they are zeroed before the caller gets them back;
+//! * the inner octets of a refused packet are gone: they are zeroed before the caller gets them
+//!   back;
 //! * no function panics, whatever octets it is given.
 #![forbid(unsafe_code)]
 
@@ -50,3 +56,6 @@ pub use selector::{NARROWED_MAX, Selectors, TrafficSelector, narrow};
 pub use sequence::{SequenceRange, Width};
 pub use spd::Spd;
 pub use spi::Spi;
+
+#[cfg(test)]
+mod testing;

@@ -57,14 +57,16 @@ impl OutboundSa {
         }
     }
 
-    /// Makes an ESP packet, still in clear, of the bare inner packet in `buf`: header and IV in front,
-    /// the shortest possible padding, trailer and room for the ICV behind. Takes a sequence number.
+    /// Makes an ESP packet, still in clear, of the bare inner packet in `buf`: header and IV in
+    /// front, the shortest possible padding, trailer and room for the ICV behind. Takes a sequence
+    /// number.
     ///
     /// The packet must then be sealed with the [`Sealing`] returned, or be thrown away.
     ///
     /// # Errors
     /// [`DropReason::RangeExhausted`] until more is granted, [`DropReason::SequenceEnd`] for good,
-    /// [`DropReason::NoRoom`] when the buffer is too small; `buf` is unchanged and no number is used up.
+    /// [`DropReason::NoRoom`] when the buffer is too small; `buf` is unchanged and no number is
+    /// used up.
     pub fn begin_seal<B: PacketBuf>(&mut self, buf: &mut B) -> Result<Sealing, DropReason> {
         if self.range.is_empty() {
             return Err(self.why_empty());
@@ -83,7 +85,8 @@ impl OutboundSa {
         })
     }
 
-    /// [`begin_seal`](Self::begin_seal) and the sealing itself for a single packet; returns its number.
+    /// [`begin_seal`](Self::begin_seal) and the sealing itself for a single packet; returns its
+    /// number.
     ///
     /// # Errors
     /// As [`begin_seal`](Self::begin_seal).
@@ -95,8 +98,8 @@ impl OutboundSa {
         Ok(sealing.sequence)
     }
 
-    /// Adds a committed grant. What it overlaps with earlier grants is not gained twice; numbers below
-    /// a gap are given up, so that numbers only ever rise.
+    /// Adds a committed grant. What it overlaps with earlier grants is not gained twice; numbers
+    /// below a gap are given up, so that numbers only ever rise.
     pub fn grant(&mut self, mut granted: SequenceRange) {
         granted.limit(self.width);
         if granted.end() <= self.range.end() {
@@ -227,8 +230,8 @@ impl Sealing {
         self.input.aad()
     }
 
-    /// What the AEAD has to do. `esp` is the whole ESP packet that `sa` began to seal; `None` when it is
-    /// too short to be that.
+    /// What the AEAD has to do. `esp` is the whole ESP packet that `sa` began to seal; `None` when
+    /// it is too short to be that.
     #[must_use]
     pub fn job<'a>(&'a self, sa: &'a OutboundSa, esp: &'a mut [u8]) -> Option<SealJob<'a>> {
         let (data, tag) = esp::split_mut(esp)?;

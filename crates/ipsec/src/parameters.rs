@@ -97,8 +97,8 @@ impl fmt::Debug for SaKey {
     }
 }
 
-/// Everything two SAs, one in each direction, need to process packets. Sequence numbers are not here:
-/// they change, and are granted by the cluster.
+/// Everything two SAs, one in each direction, need to process packets. Sequence numbers are not
+/// here: they change, and are granted by the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildSaParameters {
     /// SPI the peer puts into packets to us; the pair of SAs goes by it.
@@ -111,7 +111,8 @@ pub struct ChildSaParameters {
     pub outbound_key: SaKey,
     /// Whether sequence numbers are extended to 64 bits (RFC 4303 section 2.2.1).
     pub esn: bool,
-    /// Size of the replay window; rounded up to a multiple of 64 and limited to 64..=131072 when used.
+    /// Size of the replay window; rounded up to a multiple of 64 and limited to 64..=131072 when
+    /// used.
     pub window_packets: u32,
     /// Our tunnel end.
     pub local: Ipv4Addr,

@@ -1,11 +1,12 @@
 //! The anti-replay window (RFC 4303 section 3.4.3 and appendix A2), kept as blocks (RFC 6479).
 //!
-//! The bitmap is a ring of 64-bit blocks, a power of two of them and at least one more than the window
-//! spans, so that moving the right edge clears whole blocks and never shifts a bit.
+//! The bitmap is a ring of 64-bit blocks, a power of two of them and at least one more than the
+//! window spans, so that moving the right edge clears whole blocks and never shifts a bit.
 
 /// The smallest window; RFC 4303 section 3.4.3 asks for 32 and recommends 64.
 pub const WINDOW_PACKETS_MIN: u32 = 64;
-/// The largest window: 16 KiB of bitmap, enough for tens of milliseconds of reordering at line rate.
+/// The largest window: 16 KiB of bitmap, enough for tens of milliseconds of reordering at line
+/// rate.
 pub const WINDOW_PACKETS_MAX: u32 = 131_072;
 
 const BLOCK_BITS: u64 = u64::BITS as u64;
@@ -36,8 +37,8 @@ impl ReplayWindow {
 
     /// A window in which every number up to and including `edge` counts as seen.
     ///
-    /// The size is limited to [`WINDOW_PACKETS_MIN`]..=[`WINDOW_PACKETS_MAX`] and rounded up to whole
-    /// blocks.
+    /// The size is limited to [`WINDOW_PACKETS_MIN`]..=[`WINDOW_PACKETS_MAX`] and rounded up to
+    /// whole blocks.
     #[must_use]
     pub fn with_edge(window_packets: u32, edge: u64) -> Self {
         let packets = window_packets
@@ -100,18 +101,18 @@ impl ReplayWindow {
         Ok(())
     }
 
-    /// The 64-bit number behind the 32 bits on the wire (RFC 4303 appendix A2.2). `None` when there is
-    /// no such number, at the end of all 64 bits.
+    /// The 64-bit number behind the 32 bits on the wire (RFC 4303 appendix A2.2). `None` when there
+    /// is no such number, at the end of all 64 bits.
     ///
-    /// Before the first wrap there is no lower subspace, so a number that case B would place there is
-    /// taken to be ahead.
+    /// Before the first wrap there is no lower subspace, so a number that case B would place there
+    /// is taken to be ahead.
     #[must_use]
     pub fn infer_high(&self, low: u32) -> Option<u64> {
         self.infer(low, self.packets)
     }
 
-    /// Like [`infer_high`](Self::infer_high) with a window of 2^31, the widest appendix A2 allows: the
-    /// number nearest to the right edge.
+    /// Like [`infer_high`](Self::infer_high) with a window of 2^31, the widest appendix A2 allows:
+    /// the number nearest to the right edge.
     #[must_use]
     pub fn infer_nearest(&self, low: u32) -> Option<u64> {
         self.infer(low, 1 << 31)

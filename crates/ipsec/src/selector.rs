@@ -52,8 +52,8 @@ impl TrafficSelector {
         Self::range(Ipv4Addr::from_bits(first), Ipv4Addr::from_bits(first | host_bits))
     }
 
-    /// Whether the selector takes one end of a packet. A packet of a protocol without ports is taken
-    /// only by a selector of any port.
+    /// Whether the selector takes one end of a packet. A packet of a protocol without ports is
+    /// taken only by a selector of any port.
     #[must_use]
     pub fn contains(&self, protocol: u8, address: Ipv4Addr, port: u16) -> bool {
         let (first, last) = self.addresses;
@@ -97,9 +97,9 @@ fn intersect_ports(a: (u16, u16), b: (u16, u16)) -> Option<(u16, u16)> {
     }
 }
 
-/// Narrows what a peer proposes to what is configured (RFC 7296 section 2.9): every intersection, in
-/// the peer's order, without those that another one covers; at most [`NARROWED_MAX`]. Empty means
-/// TS_UNACCEPTABLE.
+/// Narrows what a peer proposes to what is configured (RFC 7296 section 2.9): every intersection,
+/// in the peer's order, without those that another one covers; at most [`NARROWED_MAX`]. Empty
+/// means TS_UNACCEPTABLE.
 #[must_use]
 pub fn narrow(
     proposed: &[TrafficSelector],

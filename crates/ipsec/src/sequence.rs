@@ -30,8 +30,8 @@ impl Width {
     }
 }
 
-/// Sequence numbers `next..end` that may each be used once. A range only ever shrinks, and it cannot be
-/// copied by accident: whoever holds it holds the right to its numbers.
+/// Sequence numbers `next..end` that may each be used once. A range only ever shrinks, and it
+/// cannot be copied by accident: whoever holds it holds the right to its numbers.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceRange {
     next: u64,
@@ -39,8 +39,8 @@ pub struct SequenceRange {
 }
 
 impl SequenceRange {
-    /// The numbers from `next` up to but excluding `end`; empty when `end` is not above `next`. Number 0
-    /// is left out: the first packet of an SA has number 1 (RFC 4303 section 3.3.3).
+    /// The numbers from `next` up to but excluding `end`; empty when `end` is not above `next`.
+    /// Number 0 is left out: the first packet of an SA has number 1 (RFC 4303 section 3.3.3).
     #[must_use]
     pub fn new(next: u64, end: u64) -> Self {
         let next = next.max(1);

@@ -11,8 +11,8 @@ use crate::{Selectors, TrafficSelector};
 /// Ordered outbound policies, each naming what protects its traffic. Among the policies that take a
 /// packet the newest wins, so that after a rekey traffic moves to the new SA.
 ///
-/// A policy for single remote hosts is found by address, however many there are; policies for ranges
-/// are tried one after the other, newest first.
+/// A policy for single remote hosts is found by address, however many there are; policies for
+/// ranges are tried one after the other, newest first.
 #[derive(Clone, Debug)]
 pub struct Spd<T> {
     policies: BTreeMap<Age, Policy<T>>,
