@@ -156,7 +156,7 @@ mod tests {
         for length in 0..HEADER_LEN {
             assert!(Envelope::decode(&bytes[..length]).is_err(), "{length} bytes");
         }
-        let mut other = bytes.clone();
+        let mut other = bytes;
         other[0] = 2;
         assert_eq!(Envelope::decode(&other), Err(MessageError::Version(2)));
     }

@@ -1,0 +1,530 @@
+//! The members, what connects them, and the checks after every step.
+
+use super::{Disk, Prng};
+use crate::wal::{FileOp, WalKey, WalWriter, recover};
+use crate::{Compaction, Config, Lane, Output, ProposalId, ProposeError, Replica, Role, Timing};
+use holdfast_cluster::{Command, Effect, Incarnation, MemberId};
+use holdfast_packet::Nanos;
+use std::collections::{BTreeMap, BTreeSet};
+
+const WAL_KEY: [u8; 32] = [0x5a; 32];
+
+/// What the world around the members is like. Times in microseconds of true time.
+#[derive(Clone, Debug)]
+pub struct Conditions {
+    /// The members' timing.
+    pub timing: Timing,
+    /// When the members cut their logs.
+    pub compaction: Compaction,
+    /// Shortest and longest way of a message.
+    pub delay_us: (u64, u64),
+    /// Messages lost of a thousand.
+    pub loss_per_mille: u64,
+    /// Shortest and longest write with sync.
+    pub sync_us: (u64, u64),
+    /// How much faster or slower a clock may run, in parts per million.
+    pub drift_ppm: u64,
+    /// Whether a new leader proposes to take the ownership, as the member above does.
+    pub take_ownership: bool,
+}
+
+impl Default for Conditions {
+    /// A quiet LAN and a good SSD, with ordinary oscillators.
+    fn default() -> Self {
+        Self {
+            timing: Timing::DEFAULT,
+            compaction: Compaction::default(),
+            delay_us: (50, 150),
+            loss_per_mille: 0,
+            sync_us: (200, 600),
+            drift_ppm: 100,
+            take_ownership: true,
+        }
+    }
+}
+
+enum Event {
+    Deliver { to: MemberId, from: MemberId, lane: Lane, bytes: Vec<u8> },
+    Stored { member: MemberId, boot: u64, number: u64, sync: Option<FileOp> },
+}
+
+struct Node {
+    running: Option<Running>,
+    disk: Disk,
+    boot: u64,
+    offset_ns: u64,
+    /// Local nanoseconds per million true ones.
+    rate: u64,
+    stalled_until: u64,
+}
+
+struct Running {
+    replica: Replica,
+    writer: WalWriter,
+    disk_free_at: u64,
+    /// Index and term of everything applied in this boot.
+    applied: Vec<(u64, u64)>,
+    effects: Vec<Effect>,
+    replaced: u64,
+    persist: bool,
+}
+
+/// A cluster in virtual time.
+pub struct Network {
+    seed: u64,
+    conditions: Conditions,
+    prng: Prng,
+    now_ns: u64,
+    sequence: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    nodes: BTreeMap<MemberId, Node>,
+    cut: BTreeSet<(MemberId, MemberId)>,
+    hashes: BTreeMap<u64, u64>,
+    lease_overlap_forgiven: bool,
+    lease_overlaps: u64,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network")
+            .field("seed", &self.seed)
+            .field("now_ns", &self.now_ns)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Network {
+    /// `members` new members, all started at the same moment.
+    #[must_use]
+    pub fn new(members: u64, seed: u64, conditions: Conditions) -> Self {
+        let mut network = Self {
+            seed,
+            prng: Prng::new(seed),
+            now_ns: 1_000_000_000,
+            sequence: 0,
+            events: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            hashes: BTreeMap::new(),
+            lease_overlap_forgiven: false,
+            lease_overlaps: 0,
+            conditions,
+        };
+        for id in 1..=members {
+            let drift = network.conditions.drift_ppm;
+            let node = Node {
+                running: None,
+                disk: Disk::default(),
+                boot: 0,
+                offset_ns: network.prng.between(0, 1 << 40),
+                rate: network.prng.between(1_000_000 - drift, 1_000_000 + drift),
+                stalled_until: 0,
+            };
+            network.nodes.insert(MemberId(id), node);
+        }
+        for id in network.members() {
+            network.start(id);
+        }
+        network
+    }
+
+    /// The ids of all members.
+    #[must_use]
+    pub fn members(&self) -> Vec<MemberId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// True time since the start of the world.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// The present moment on a member's clock.
+    #[must_use]
+    pub fn local_now(&self, id: MemberId) -> Nanos {
+        self.local(id, self.now_ns)
+    }
+
+    fn node(&self, id: MemberId) -> &Node {
+        self.nodes.get(&id).expect("a member of this network")
+    }
+
+    fn node_mut(&mut self, id: MemberId) -> &mut Node {
+        self.nodes.get_mut(&id).expect("a member of this network")
+    }
+
+    fn local(&self, id: MemberId, true_ns: u64) -> Nanos {
+        let node = self.node(id);
+        Nanos(node.offset_ns + scale(true_ns, node.rate, 1_000_000))
+    }
+
+    fn true_time(&self, id: MemberId, local: Nanos) -> u64 {
+        let node = self.node(id);
+        let since = local.0.saturating_sub(node.offset_ns);
+        // Rounded up: a timer must not fire before its local time has come.
+        let mut at = scale(since, 1_000_000, node.rate);
+        while self.local(id, at) < local {
+            at += 1;
+        }
+        at
+    }
+
+    /// Starts a member with what is on its disk.
+    pub fn start(&mut self, id: MemberId) {
+        let now = self.local_now(id);
+        self.start_at(id, now);
+    }
+
+    /// Starts a member that believes it started at `local`: earlier than now, its boot quarantine
+    /// is over already.
+    pub fn start_at(&mut self, id: MemberId, local: Nanos) {
+        let (members, timing) = (self.members(), self.conditions.timing);
+        let compaction = self.conditions.compaction;
+        let mut seed = [0; 32];
+        seed.iter_mut().for_each(|octet| *octet = self.prng.next_u64() as u8);
+        let node = self.node_mut(id);
+        assert!(node.running.is_none(), "member {id} runs already");
+        node.boot += 1;
+        let recovery = recover(&WalKey::new(&WAL_KEY), &node.disk.files()).expect("a sound log");
+        let (writer, ops) =
+            WalWriter::start(WalKey::new(&WAL_KEY), seed, &recovery).expect("a new segment");
+        ops.into_iter().for_each(|op| node.disk.carry_out(op));
+        let mut config = Config::new(id, members, timing, Incarnation(node.boot));
+        config.compaction = compaction;
+        let replica = Replica::new(config, recovery.recovered, local).expect("a replica");
+        node.running = Some(Running {
+            replica,
+            writer,
+            disk_free_at: 0,
+            applied: Vec::new(),
+            effects: Vec::new(),
+            replaced: 0,
+            persist: true,
+        });
+        self.drain(id);
+    }
+
+    /// Ends a member between two instructions; unsynced writes are lost or torn.
+    pub fn crash(&mut self, id: MemberId) {
+        let mut prng = self.prng.clone();
+        let node = self.node_mut(id);
+        node.running = None;
+        node.disk.crash(&mut prng);
+        self.prng = prng;
+    }
+
+    /// Nothing passes between a member and the others, in either direction.
+    pub fn isolate(&mut self, id: MemberId) {
+        for other in self.members() {
+            self.cut.insert((id, other));
+            self.cut.insert((other, id));
+        }
+    }
+
+    /// Nothing passes from one member to another; the way back is not touched.
+    pub fn cut_one_way(&mut self, from: MemberId, to: MemberId) {
+        self.cut.insert((from, to));
+    }
+
+    /// Everything passes again.
+    pub fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    /// A member's thread does not run for a while; its messages and timers wait.
+    pub fn stall(&mut self, id: MemberId, stall_us: u64) {
+        let until = self.now_ns + stall_us * 1_000;
+        self.node_mut(id).stalled_until = until;
+    }
+
+    /// A member's disk answers no write any more (or again).
+    pub fn set_disk_answers(&mut self, id: MemberId, answers: bool) {
+        if let Some(running) = &mut self.node_mut(id).running {
+            running.persist = answers;
+        }
+    }
+
+    /// Changes the conditions for what comes.
+    pub fn conditions_mut(&mut self) -> &mut Conditions {
+        &mut self.conditions
+    }
+
+    /// Counts overlapping leases instead of panicking, for tests of what would happen without a
+    /// safeguard.
+    pub fn forgive_lease_overlaps(&mut self) {
+        self.lease_overlap_forgiven = true;
+    }
+
+    /// Steps after which more than one lease was valid.
+    #[must_use]
+    pub fn lease_overlaps(&self) -> u64 {
+        self.lease_overlaps
+    }
+
+    /// A running member's replica.
+    #[must_use]
+    pub fn replica(&self, id: MemberId) -> Option<&Replica> {
+        self.node(id).running.as_ref().map(|running| &running.replica)
+    }
+
+    /// A member's disk.
+    pub fn disk_mut(&mut self, id: MemberId) -> &mut Disk {
+        &mut self.node_mut(id).disk
+    }
+
+    /// Index and term of what a running member applied in this boot.
+    #[must_use]
+    pub fn applied(&self, id: MemberId) -> &[(u64, u64)] {
+        self.node(id).running.as_ref().map_or(&[], |running| &running.applied)
+    }
+
+    /// The effects a running member saw in this boot.
+    #[must_use]
+    pub fn effects(&self, id: MemberId) -> &[Effect] {
+        self.node(id).running.as_ref().map_or(&[], |running| &running.effects)
+    }
+
+    /// How often a running member's state was replaced by a snapshot in this boot.
+    #[must_use]
+    pub fn replaced(&self, id: MemberId) -> u64 {
+        self.node(id).running.as_ref().map_or(0, |running| running.replaced)
+    }
+
+    /// Members with a valid lease.
+    #[must_use]
+    pub fn lease_holders(&self) -> Vec<MemberId> {
+        let valid = |id: &MemberId| {
+            let now = self.local_now(*id);
+            self.replica(*id).is_some_and(|replica| replica.lease_until(now).is_some())
+        };
+        self.nodes.keys().copied().filter(valid).collect()
+    }
+
+    /// The member that owns the common address and holds the lease.
+    #[must_use]
+    pub fn owner(&self) -> Option<MemberId> {
+        self.lease_holders().into_iter().find(|id| {
+            self.replica(*id).is_some_and(|replica| {
+                replica.is_leader() && replica.state().owner() == Some(replica.owner_claim())
+            })
+        })
+    }
+
+    /// Proposes at a member.
+    ///
+    /// # Errors
+    /// As [`Replica::propose`].
+    pub fn propose(&mut self, id: MemberId, command: &Command) -> Result<ProposalId, ProposeError> {
+        let result = self.with_replica(id, |replica, now| replica.propose(now, command));
+        result.unwrap_or(Err(ProposeError::Halted))
+    }
+
+    /// Calls into a running member and carries out what it wants.
+    pub fn with_replica<T>(
+        &mut self,
+        id: MemberId,
+        call: impl FnOnce(&mut Replica, Nanos) -> T,
+    ) -> Option<T> {
+        let now = self.local_now(id);
+        let running = self.node_mut(id).running.as_mut()?;
+        let result = call(&mut running.replica, now);
+        self.drain(id);
+        self.check();
+        Some(result)
+    }
+
+    /// Runs for a while.
+    pub fn run_for_ms(&mut self, ms: u64) {
+        let end = self.now_ns + ms * 1_000_000;
+        while self.step_until(end) {}
+    }
+
+    /// Runs until something holds.
+    ///
+    /// # Panics
+    /// If it does not within `most_ms`.
+    pub fn run_until(&mut self, what: &str, most_ms: u64, holds: impl Fn(&Self) -> bool) {
+        let end = self.now_ns + most_ms * 1_000_000;
+        while !holds(self) {
+            let going = self.step_until(end);
+            assert!(going, "seed {}: not within {most_ms} ms: {what}", self.seed);
+        }
+    }
+
+    /// Runs until a member owns the common address.
+    pub fn run_until_owned(&mut self) -> MemberId {
+        self.run_until("somebody owns the address", 10_000, |network| network.owner().is_some());
+        self.owner().expect("just seen")
+    }
+
+    /// The next thing that happens, if it does before `end_ns`; else time moves there.
+    fn step_until(&mut self, end_ns: u64) -> bool {
+        let event = self.events.first_key_value().map(|(key, _)| key.0);
+        let timer = self.next_timer();
+        // A message due in the same moment comes first: inbox before ticks.
+        let message_first = event.is_some_and(|at| timer.is_none_or(|(due, _)| at <= due));
+        let at = if message_first { event } else { timer.map(|(due, _)| due) };
+        let Some(at) = at.filter(|at| *at <= end_ns) else {
+            self.now_ns = end_ns;
+            return false;
+        };
+        self.now_ns = self.now_ns.max(at);
+        if message_first {
+            if let Some((_, event)) = self.events.pop_first() {
+                self.happen(event);
+            }
+        } else if let Some((_, id)) = timer {
+            self.with_replica(id, Replica::handle_timeout);
+        }
+        self.check();
+        true
+    }
+
+    fn next_timer(&self) -> Option<(u64, MemberId)> {
+        let timer = |id: MemberId| {
+            let due = self.replica(id)?.poll_timeout()?;
+            Some((self.true_time(id, due).max(self.node(id).stalled_until), id))
+        };
+        self.nodes.keys().filter_map(|id| timer(*id)).min()
+    }
+
+    fn at(&mut self, when_ns: u64, event: Event) {
+        self.sequence += 1;
+        self.events.insert((when_ns, self.sequence), event);
+    }
+
+    fn happen(&mut self, event: Event) {
+        let member = match &event {
+            Event::Deliver { to, .. } => *to,
+            Event::Stored { member, .. } => *member,
+        };
+        let stalled_until = self.node(member).stalled_until;
+        if stalled_until > self.now_ns {
+            return self.at(stalled_until, event);
+        }
+        match event {
+            Event::Deliver { to, from, lane, bytes } => {
+                if self.cut.contains(&(from, to)) {
+                    return;
+                }
+                let seed = self.seed;
+                let taken =
+                    self.with_replica(to, |replica, now| replica.handle_message(now, from, &bytes));
+                if let Some(Err(error)) = taken {
+                    panic!("seed {seed}: member {to} refuses a message of {from}: {error}");
+                }
+                if lane == Lane::Snapshot {
+                    let delivered = taken.is_some();
+                    self.with_replica(from, |replica, now| {
+                        replica.snapshot_delivered(now, to, delivered);
+                    });
+                }
+            }
+            Event::Stored { member, boot, number, sync } => {
+                let node = self.node_mut(member);
+                if node.boot == boot && node.running.is_some() {
+                    sync.into_iter().for_each(|op| node.disk.carry_out(op));
+                    self.with_replica(member, |replica, now| replica.persisted(now, number));
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self, id: MemberId) {
+        while let Some(output) =
+            self.node_mut(id).running.as_mut().and_then(|running| running.replica.poll_output())
+        {
+            self.carry_out(id, output);
+        }
+    }
+
+    fn carry_out(&mut self, id: MemberId, output: Output) {
+        match output {
+            Output::Send { to, lane, bytes } => self.transmit(id, to, lane, bytes),
+            Output::Persist(batch) => self.store(id, &batch),
+            Output::Applied { index, term, effects, .. } => {
+                self.note_hash(id, index);
+                if let Some(running) = &mut self.node_mut(id).running {
+                    running.applied.push((index, term));
+                    running.effects.extend(effects);
+                }
+            }
+            Output::StateReplaced { index } => {
+                self.note_hash(id, index);
+                if let Some(running) = &mut self.node_mut(id).running {
+                    running.replaced += 1;
+                }
+            }
+            Output::RoleChanged { role: Role::Leader, .. } if self.conditions.take_ownership => {
+                let now = self.local_now(id);
+                if let Some(running) = &mut self.node_mut(id).running {
+                    let owner = running.replica.owner_claim();
+                    let take = Command::TakeOwnership { owner };
+                    running.replica.propose(now, &take).expect("a new leader may propose");
+                }
+            }
+            Output::RoleChanged { .. } | Output::LeaseUntil(_) => {}
+            Output::Halted(error) => panic!("seed {}: member {id} halted: {error}", self.seed),
+        }
+    }
+
+    fn transmit(&mut self, from: MemberId, to: MemberId, lane: Lane, bytes: Vec<u8>) {
+        let lost = self.prng.chance(self.conditions.loss_per_mille);
+        if lost || self.cut.contains(&(from, to)) {
+            return;
+        }
+        let (low, high) = self.conditions.delay_us;
+        let delay_ns = self.prng.between(low * 1_000, high * 1_000);
+        self.at(self.now_ns + delay_ns, Event::Deliver { to, from, lane, bytes });
+    }
+
+    /// Files change at once, but a crash before the answer may still lose what was not synced:
+    /// the sync itself happens at the end of the write.
+    fn store(&mut self, id: MemberId, batch: &crate::WriteBatch) {
+        let (low, high) = self.conditions.sync_us;
+        let took_ns = if batch.must_sync || batch.checkpoint.is_some() {
+            self.prng.between(low * 1_000, high * 1_000)
+        } else {
+            1_000
+        };
+        let now_ns = self.now_ns;
+        let node = self.node_mut(id);
+        let boot = node.boot;
+        let Some(running) = &mut node.running else { return };
+        if !running.persist {
+            return;
+        }
+        let mut ops = running.writer.write(batch).expect("a batch that fits");
+        let sync = ops.pop_if(|op| matches!(op, FileOp::Sync { .. }));
+        ops.into_iter().for_each(|op| node.disk.carry_out(op));
+        let done = running.disk_free_at.max(now_ns) + took_ns;
+        running.disk_free_at = done;
+        self.at(done, Event::Stored { member: id, boot, number: batch.number, sync });
+    }
+
+    fn note_hash(&mut self, id: MemberId, index: u64) {
+        let Some(state) = self.replica(id).map(Replica::state) else { return };
+        // Several entries may be applied in one call: only the last one shows its own state.
+        if state.applied() != index {
+            return;
+        }
+        let hash = state.hash();
+        let known = *self.hashes.entry(index).or_insert(hash);
+        assert_eq!(known, hash, "seed {}: states differ at index {index} on {id}", self.seed);
+    }
+
+    fn check(&mut self) {
+        let holders = self.lease_holders();
+        if holders.len() > 1 {
+            self.lease_overlaps += 1;
+            let (seed, now) = (self.seed, self.now_ns);
+            assert!(self.lease_overlap_forgiven, "seed {seed}: leases of {holders:?} at {now} ns");
+        }
+    }
+}
+
+fn scale(value: u64, numerator: u64, denominator: u64) -> u64 {
+    let scaled = u128::from(value) * u128::from(numerator) / u128::from(denominator.max(1));
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
