@@ -103,6 +103,8 @@ pub fn run(options: &DemoOptions, progress: &mut dyn Progress) -> Result<Report,
     if result.is_err() {
         let words = stage.cluster.last_words(12);
         stage.progress.tell(&format!("the members' last words:\n{words}"));
+        // Ended in order, so that what is kept of a failed run can be read.
+        let _ = stage.captures.take().map(Captures::finish);
     }
     let kept = if options.keep { stage.keep() } else { Ok(Vec::new()) };
     let observed = result?;
