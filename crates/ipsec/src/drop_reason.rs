@@ -62,8 +62,6 @@ drop_reasons! {
     // From outside: ESP.
     EspMalformed, "esp_malformed", "The ESP packet is too short, or its encrypted part does not end on a 4-octet boundary.";
     UnknownSpi, "unknown_spi", "No inbound SA has the SPI of the packet.";
-    OuterAddressMismatch, "outer_address_mismatch", "The packet comes from another address than the SA's peer has.";
-    EncapsulationMismatch, "encapsulation_mismatch", "The packet is in UDP for an SA without UDP encapsulation, or the other way round.";
     Replayed, "replayed", "A packet with this sequence number was accepted before.";
     TooOld, "too_old", "The sequence number is left of the replay window.";
     Ambiguous, "ambiguous", "The packet is authentic, but a predecessor may have accepted its sequence number already; the SA is to be renewed.";
@@ -79,7 +77,6 @@ drop_reasons! {
     TtlExpired, "ttl_expired", "The packet has no hops left.";
     TooBig, "too_big", "The packet does not fit the link or tunnel it has to take.";
     NoTarget, "no_target", "No target is in service.";
-    FlowTableFull, "flow_table_full", "The flow table has no room for another flow.";
     NeighbourUnresolved, "neighbour_unresolved", "The MAC address of the next hop or target is not known yet.";
     // From inside.
     NoPolicy, "no_policy", "No outbound policy takes the packet, so it must not leave.";
@@ -90,7 +87,6 @@ drop_reasons! {
     // Resources.
     NoBuffer, "no_buffer", "No packet buffer is free.";
     TxFull, "tx_full", "The port's transmit queue is full.";
-    PortDown, "port_down", "The port is down.";
     HandoffFull, "handoff_full", "The ring to the worker that has the SA is full.";
     PuntFull, "punt_full", "The ring to the controller is full.";
     RateLimited, "rate_limited", "Packets of this kind come faster than they are answered.";
