@@ -27,5 +27,6 @@ pub mod clock;
 pub mod config;
 pub mod os;
 pub mod pki;
+pub mod store;
 pub mod transport;
 pub mod worker;

@@ -1,0 +1,161 @@
+use super::*;
+use bytes::Bytes;
+use holdfast_replica::{HardState, LogEntry, WriteBatch};
+use std::sync::mpsc;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn batch(number: u64, text: &'static str) -> WriteBatch {
+    WriteBatch {
+        number,
+        must_sync: true,
+        checkpoint: None,
+        entries: vec![LogEntry {
+            term: 1,
+            index: number,
+            data: Bytes::from_static(text.as_bytes()),
+        }],
+        hard_state: Some(HardState { term: 1, vote: 1, commit: number.saturating_sub(1) }),
+    }
+}
+
+/// Stores `batches` with a process that then goes; returns its incarnation.
+fn store(folder: &Path, batches: Vec<WriteBatch>) -> u64 {
+    let store = Store::open(folder).unwrap();
+    let incarnation = store.incarnation;
+    let (bell, rings) = mpsc::channel();
+    let (_, thread) = store.start_thread(move || bell.send(()).unwrap()).unwrap();
+    let last = batches.last().map(|batch| batch.number);
+    for batch in batches {
+        thread.write(batch);
+    }
+    let mut persisted = None;
+    while persisted != last {
+        rings.recv_timeout(PATIENCE).unwrap();
+        while let Some(news) = thread.poll_news() {
+            match news {
+                Stored::Persisted(number) => persisted = Some(number),
+                Stored::Failed(error) => panic!("{error}"),
+            }
+        }
+    }
+    incarnation
+}
+
+fn three_entries(folder: &Path) {
+    store(folder, vec![batch(1, "one"), batch(2, "two"), batch(3, "three")]);
+}
+
+fn last_segment(folder: &Path) -> PathBuf {
+    let name = log_files(folder).unwrap().into_iter().rfind(|n| n.starts_with("log-")).unwrap();
+    folder.join(name)
+}
+
+#[test]
+fn what_was_persisted_is_there_after_a_restart_under_a_new_incarnation() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(store(folder.path(), vec![batch(1, "one"), batch(2, "two")]), 1);
+
+    let again = Store::open(folder.path()).unwrap();
+    assert_eq!(again.incarnation, 2);
+    assert_eq!(again.torn_tail, None);
+    let texts: Vec<_> = again.recovered.entries.iter().map(|entry| &entry.data[..]).collect();
+    assert_eq!(texts, [b"one", b"two"]);
+    assert_eq!(again.recovered.hard_state, HardState { term: 1, vote: 1, commit: 1 });
+}
+
+#[test]
+fn every_start_is_a_new_incarnation_even_without_any_write() {
+    let folder = tempfile::tempdir().unwrap();
+    for expected in 1..5 {
+        assert_eq!(Store::open(folder.path()).unwrap().incarnation, expected);
+    }
+}
+
+#[test]
+fn a_second_daemon_is_kept_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Store::open(folder.path()).unwrap();
+    assert!(matches!(Store::open(folder.path()), Err(StoreError::Locked(_))));
+    drop(first);
+    Store::open(folder.path()).unwrap();
+}
+
+#[test]
+fn a_torn_tail_is_dropped_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    three_entries(folder.path());
+    let segment = last_segment(folder.path());
+    let length = fs::metadata(&segment).unwrap().len();
+    OpenOptions::new().write(true).open(&segment).unwrap().set_len(length - 3).unwrap();
+
+    assert!(check(folder.path()).unwrap().torn_tail.is_some());
+    let opened = Store::open(folder.path()).unwrap();
+    let torn = opened.torn_tail.unwrap();
+    assert_eq!(folder.path().join(torn.segment), segment);
+    assert!(torn.offset < length);
+    assert!(!opened.recovered.entries.is_empty());
+
+    drop(opened.lock);
+    drop(opened.files);
+    assert_eq!(check(folder.path()).unwrap().torn_tail, None, "the next start finds it whole");
+}
+
+#[test]
+fn a_corrupt_log_is_refused_with_file_and_offset_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    three_entries(folder.path());
+    let segment = last_segment(folder.path());
+    let mut bytes = fs::read(&segment).unwrap();
+    // In the first of several records: not a torn write.
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 1;
+    fs::write(&segment, &bytes).unwrap();
+
+    let message = Store::open(folder.path()).unwrap_err().to_string();
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    assert!(message.contains(name), "{message}");
+    assert!(message.contains("at byte"), "{message}");
+    assert_eq!(fs::read(&segment).unwrap(), bytes);
+    assert!(matches!(check(folder.path()), Err(StoreError::Log { .. })));
+}
+
+#[test]
+fn a_log_without_its_key_or_its_incarnation_is_refused() {
+    for (file, expected) in [(SEAL_KEY, "seals"), (INCARNATION, "although there is a log")] {
+        let folder = tempfile::tempdir().unwrap();
+        three_entries(folder.path());
+        fs::remove_file(folder.path().join(file)).unwrap();
+        let message = Store::open(folder.path()).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+        assert!(!folder.path().join(file).exists(), "nothing is made up in its place");
+    }
+}
+
+#[test]
+fn a_log_of_another_key_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    three_entries(folder.path());
+    fs::write(folder.path().join(SEAL_KEY), [7; 32]).unwrap();
+    let error = Store::open(folder.path()).unwrap_err();
+    assert!(matches!(&error, StoreError::Log { source: WalError::Sealed { .. }, .. }), "{error}");
+}
+
+#[test]
+fn nothing_readable_of_the_entries_lies_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    store(folder.path(), vec![batch(1, "a key of a security association")]);
+    for name in log_files(folder.path()).unwrap() {
+        let bytes = fs::read(folder.path().join(name)).unwrap();
+        assert!(!bytes.windows(8).any(|window| window == b"security"));
+    }
+}
+
+#[test]
+fn the_check_of_a_sound_directory_counts_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    three_entries(folder.path());
+    let checked = check(folder.path()).unwrap();
+    assert_eq!((checked.incarnation, checked.entries), (1, 3));
+}
