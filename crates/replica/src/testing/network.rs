@@ -94,7 +94,7 @@ impl std::fmt::Debug for Network {
 }
 
 impl Network {
-    /// `members` new members, all started at the same moment.
+    /// `members` new members, started within some milliseconds, so that their ticks differ.
     #[must_use]
     pub fn new(members: u64, seed: u64, conditions: Conditions) -> Self {
         let mut network = Self {
@@ -124,6 +124,8 @@ impl Network {
         }
         for id in network.members() {
             network.start(id);
+            let until_next_us = network.prng.between(0, 5_000);
+            network.run_for_us(until_next_us);
         }
         network
     }
@@ -336,7 +338,12 @@ impl Network {
 
     /// Runs for a while.
     pub fn run_for_ms(&mut self, ms: u64) {
-        let end = self.now_ns + ms * 1_000_000;
+        self.run_for_us(ms * 1_000);
+    }
+
+    /// Runs for a while.
+    pub fn run_for_us(&mut self, us: u64) {
+        let end = self.now_ns + us * 1_000;
         while self.step_until(end) {}
     }
 

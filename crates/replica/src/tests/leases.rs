@@ -3,11 +3,13 @@
 //! The network panics when two leases are valid after any step, so these tests only have to make
 //! trouble.
 
-use super::{drain, others, settled};
-use crate::Timing;
+use super::{ONE, THREE, TWO, drain, others, settled};
+use crate::envelope::Envelope;
 use crate::testing::{Conditions, Network, Prng};
-use holdfast_cluster::MemberId;
+use crate::{Config, Recovered, Replica, Role, Timing};
+use holdfast_cluster::{Incarnation, MemberId};
 use holdfast_packet::Nanos;
+use raft::eraftpb::{Message, MessageType};
 
 /// Clocks as different as the lease allows for.
 const WORST_DRIFT_PPM: u64 = 4_900;
@@ -152,20 +154,50 @@ fn a_late_order_to_campaign_meets_no_lease_of_its_term() {
             .unwrap()
             .unwrap();
         network.conditions_mut().delay_us = (50, 150);
+        // The leader does not hear that the successor campaigns.
+        network.cut_one_way(successor, owner);
+        network.run_for_ms(500);
+        network.heal();
         network.run_for_ms(500);
         assert!(network.owner().is_some(), "seed {seed}");
     }
 }
 
+/// A heartbeat of member 2 in term 2, sent at `sent`.
+fn heartbeat(sent: Nanos) -> Vec<u8> {
+    let mut message = Message::default();
+    message.set_msg_type(MessageType::MsgHeartbeat);
+    (message.from, message.to, message.term) = (TWO.0, ONE.0, 2);
+    let promise_ns = Timing::DEFAULT.promise_ns();
+    Envelope { from: TWO, term: 2, sent, echo: None, promise_ns, message }.encode().unwrap()
+}
+
 #[test]
-fn a_stalled_follower_does_not_spend_its_overdue_ticks_against_its_promise() {
+fn ticks_overdue_before_a_heartbeat_do_not_shorten_the_promise() {
+    // The follower of the lowest rank stalls; a heartbeat sent just before it wakes is followed
+    // by silence.
+    let members = vec![ONE, TWO, THREE];
+    let config = Config::new(ONE, members, Timing::DEFAULT, Incarnation(1));
+    let mut replica = Replica::new(config, Recovered::default(), Nanos::ZERO).unwrap();
+    let awake = Nanos::from_ms(500);
+    replica.handle_message(awake, TWO, &heartbeat(awake.minus_ms(1))).unwrap();
+    let mut now = awake;
+    while replica.role() == Role::Follower {
+        now = replica.poll_timeout().unwrap().max(now);
+        replica.handle_timeout(now);
+    }
+    let waited_ns = now.since(awake);
+    assert!(waited_ns >= Timing::DEFAULT.promise_ns(), "campaigned after {waited_ns} ns");
+}
+
+#[test]
+fn stalled_followers_give_no_second_lease() {
     for seed in 0..200 {
-        let timing = Timing { election_ticks: 12, ..Timing::DEFAULT };
-        let (mut network, owner) = settled(seed, Conditions { timing, ..Conditions::default() });
+        let (mut network, owner) = settled(seed, Conditions::default());
         let followers = others(&network, owner);
         network.cut_one_way(owner, followers[0]);
-        network.stall(followers[1], 40_000 + seed * 200);
-        network.run_for_ms(45);
+        network.stall(followers[1], 10_000 + seed * 300);
+        network.run_for_ms(20);
         network.isolate(owner);
         network.run_for_ms(300);
         assert!(network.owner().is_some_and(|now| now != owner), "seed {seed}");

@@ -21,7 +21,7 @@ fn drain(target: u64) -> Command {
 fn settled(seed: u64, conditions: Conditions) -> (Network, MemberId) {
     let mut network = Network::new(3, seed, conditions);
     let owner = network.run_until_owned();
-    network.run_for_ms(100 + seed % 50);
+    network.run_for_us(100_000 + seed * 7_919 % 50_000);
     assert_eq!(network.owner(), Some(owner), "seed {seed}: a quiet cluster keeps its owner");
     (network, owner)
 }

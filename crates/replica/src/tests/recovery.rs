@@ -31,7 +31,7 @@ fn committed_entries_survive_the_power_failure_of_all_members() {
         }
         let owner = network.run_until_owned();
         network.run_for_ms(50);
-        assert!(committed.len() > 50, "seed {seed}");
+        assert!(committed.len() > 20, "seed {seed}: {} committed in time", committed.len());
         for target in committed {
             let state = network.replica(owner).unwrap().state();
             assert!(state.is_draining(TargetId(target)), "seed {seed}: target {target} is lost");
