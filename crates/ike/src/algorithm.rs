@@ -1,0 +1,428 @@
+//! Which algorithms an IKE SA and its Child SAs may use, and how one suite is chosen from an offer
+//! (RFC 7296 sections 2.7 and 3.3.6; RFC 8247 section 2 for what is worth offering).
+
+use std::str::FromStr;
+
+use holdfast_crypto::{AeadAlgorithm, Group, IntegrityAlgorithm, PrfAlgorithm};
+
+use crate::codec::{Proposal, Protocol, Transform, TransformType};
+use crate::error::ProposalError;
+
+const ENCR_AES_CBC: u16 = 12;
+const ENCR_AES_GCM_16: u16 = 20;
+const NONE: u16 = 0;
+
+/// An encryption algorithm for IKE's own messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IkeEncryption {
+    /// AES-GCM with a 16-octet ICV (RFC 5282).
+    Gcm(AeadAlgorithm),
+    /// AES-CBC with a 128-bit key; needs an integrity algorithm.
+    Cbc128,
+    /// AES-CBC with a 256-bit key; needs an integrity algorithm.
+    Cbc256,
+}
+
+impl IkeEncryption {
+    fn transform(self) -> Transform {
+        let (id, bits) = match self {
+            Self::Gcm(algorithm) => (ENCR_AES_GCM_16, aead_bits(algorithm)),
+            Self::Cbc128 => (ENCR_AES_CBC, 128),
+            Self::Cbc256 => (ENCR_AES_CBC, 256),
+        };
+        Transform::new(TransformType::ENCR, id, Some(bits))
+    }
+
+    /// Octets of SK_ei or SK_er: the key, and for GCM four octets of salt (RFC 5282 section 7.1).
+    pub(crate) const fn key_len(self) -> usize {
+        match self {
+            Self::Gcm(algorithm) => algorithm.key_len() + 4,
+            Self::Cbc128 => 16,
+            Self::Cbc256 => 32,
+        }
+    }
+
+    const fn is_aead(self) -> bool {
+        matches!(self, Self::Gcm(_))
+    }
+}
+
+/// Bits of an AES-GCM key, as the Key Length attribute states them.
+pub(crate) const fn aead_bits(algorithm: AeadAlgorithm) -> u16 {
+    match algorithm {
+        AeadAlgorithm::Aes128Gcm16 => 128,
+        AeadAlgorithm::Aes256Gcm16 => 256,
+    }
+}
+
+const fn prf_id(prf: PrfAlgorithm) -> u16 {
+    match prf {
+        PrfAlgorithm::HmacSha256 => 5,
+        PrfAlgorithm::HmacSha384 => 6,
+        PrfAlgorithm::HmacSha512 => 7,
+    }
+}
+
+const fn integrity_id(integrity: IntegrityAlgorithm) -> u16 {
+    match integrity {
+        IntegrityAlgorithm::HmacSha256_128 => 12,
+        IntegrityAlgorithm::HmacSha384_192 => 13,
+        IntegrityAlgorithm::HmacSha512_256 => 14,
+    }
+}
+
+/// The algorithms of one IKE SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IkeSuite {
+    /// How messages are encrypted.
+    pub encryption: IkeEncryption,
+    /// How they are authenticated; `None` with an AEAD.
+    pub integrity: Option<IntegrityAlgorithm>,
+    /// How keys are derived.
+    pub prf: PrfAlgorithm,
+    /// The Diffie-Hellman group.
+    pub group: Group,
+}
+
+impl IkeSuite {
+    /// The proposal that offers or accepts exactly this suite.
+    pub(crate) fn proposal(&self, number: u8, spi: Vec<u8>) -> Proposal {
+        let mut transforms =
+            vec![self.encryption.transform(), Transform::new(TransformType::PRF, prf_id(self.prf), None)];
+        if let Some(integrity) = self.integrity {
+            transforms.push(Transform::new(TransformType::INTEG, integrity_id(integrity), None));
+        }
+        transforms.push(Transform::new(TransformType::DH, self.group.transform_id(), None));
+        Proposal { number, protocol: Some(Protocol::Ike), spi, transforms }
+    }
+}
+
+/// What may be combined into a suite for an IKE SA, each list in order of preference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IkeProposal {
+    /// Encryption algorithms, either all AEAD or none.
+    pub encryption: Vec<IkeEncryption>,
+    /// Integrity algorithms; empty with AEAD.
+    pub integrity: Vec<IntegrityAlgorithm>,
+    /// Pseudorandom functions.
+    pub prf: Vec<PrfAlgorithm>,
+    /// Diffie-Hellman groups.
+    pub groups: Vec<Group>,
+}
+
+impl IkeProposal {
+    /// What is accepted when nothing is configured: AES-GCM first, then AES-CBC with HMAC-SHA2.
+    #[must_use]
+    pub fn defaults() -> Vec<Self> {
+        let prf =
+            vec![PrfAlgorithm::HmacSha256, PrfAlgorithm::HmacSha384, PrfAlgorithm::HmacSha512];
+        let groups = Group::ALL.to_vec();
+        let gcm = Self {
+            encryption: vec![
+                IkeEncryption::Gcm(AeadAlgorithm::Aes256Gcm16),
+                IkeEncryption::Gcm(AeadAlgorithm::Aes128Gcm16),
+            ],
+            integrity: Vec::new(),
+            prf: prf.clone(),
+            groups: groups.clone(),
+        };
+        let cbc = Self {
+            encryption: vec![IkeEncryption::Cbc256, IkeEncryption::Cbc128],
+            integrity: vec![
+                IntegrityAlgorithm::HmacSha256_128,
+                IntegrityAlgorithm::HmacSha384_192,
+                IntegrityAlgorithm::HmacSha512_256,
+            ],
+            prf,
+            groups,
+        };
+        vec![gcm, cbc]
+    }
+
+    /// Chooses a suite this allows from one offer, with the group of the KE payload if that is allowed:
+    /// another group would cost a round trip.
+    fn choose(&self, offer: &Proposal, ke_group: u16) -> Option<IkeSuite> {
+        if offer.protocol != Some(Protocol::Ike) || !only_known_types(offer, IKE_TYPES) {
+            return None;
+        }
+        let offers = |kind, id| offer.of(kind).any(|transform| transform.id == id);
+        let encryption = *self.encryption.iter().find(|encryption| {
+            offer.of(TransformType::ENCR).any(|transform| *transform == encryption.transform())
+        })?;
+        let prf = *self.prf.iter().find(|prf| offers(TransformType::PRF, prf_id(**prf)))?;
+        let integrity = if encryption.is_aead() {
+            let none_or_absent =
+                !offer.mentions(TransformType::INTEG) || offers(TransformType::INTEG, NONE);
+            none_or_absent.then_some(None)?
+        } else {
+            let chosen = self.integrity.iter();
+            Some(*chosen.clone().find(|x| offers(TransformType::INTEG, integrity_id(**x)))?)
+        };
+        let group = choose_group(&self.groups, offer, ke_group)?;
+        Some(IkeSuite { encryption, integrity, prf, group })
+    }
+}
+
+const IKE_TYPES: &[TransformType] =
+    &[TransformType::ENCR, TransformType::PRF, TransformType::INTEG, TransformType::DH];
+const ESP_TYPES: &[TransformType] =
+    &[TransformType::ENCR, TransformType::INTEG, TransformType::DH, TransformType::ESN];
+
+/// A proposal with a transform type we do not understand is unacceptable as a whole (section 3.3.6).
+fn only_known_types(offer: &Proposal, known: &[TransformType]) -> bool {
+    offer.transforms.iter().all(|transform| known.contains(&transform.kind))
+}
+
+fn choose_group(allowed: &[Group], offer: &Proposal, ke_group: u16) -> Option<Group> {
+    let offered = |group: &Group| {
+        offer.of(TransformType::DH).any(|transform| transform.id == group.transform_id())
+    };
+    let of_ke = Group::from_transform_id(ke_group).filter(|group| allowed.contains(group));
+    of_ke.filter(offered).or_else(|| allowed.iter().copied().find(offered))
+}
+
+/// Chooses the suite of an IKE SA and names the number of the offer it is from. What we prefer decides,
+/// not the order of the peer's offers.
+pub(crate) fn choose_ike(
+    allowed: &[IkeProposal],
+    offers: &[Proposal],
+    ke_group: u16,
+) -> Option<(IkeSuite, u8, Vec<u8>)> {
+    allowed.iter().find_map(|proposal| {
+        offers.iter().find_map(|offer| {
+            let suite = proposal.choose(offer, ke_group)?;
+            Some((suite, offer.number, offer.spi.clone()))
+        })
+    })
+}
+
+/// Whether extended (64-bit) sequence numbers are negotiated (RFC 4303 section 2.2.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EsnPolicy {
+    /// 32-bit numbers only.
+    Never,
+    /// 64-bit numbers when the peer offers them.
+    #[default]
+    Allow,
+    /// 64-bit numbers or no Child SA.
+    Require,
+}
+
+/// The algorithms of one Child SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChildSuite {
+    pub(crate) cipher: AeadAlgorithm,
+    pub(crate) esn: bool,
+    /// Group of the exchange's own Diffie-Hellman, if it has one.
+    pub(crate) group: Option<Group>,
+}
+
+impl ChildSuite {
+    /// The proposal that offers or accepts exactly this suite.
+    pub(crate) fn proposal(&self, number: u8, spi: Vec<u8>) -> Proposal {
+        let bits = aead_bits(self.cipher);
+        let mut transforms =
+            vec![Transform::new(TransformType::ENCR, ENCR_AES_GCM_16, Some(bits))];
+        if let Some(group) = self.group {
+            transforms.push(Transform::new(TransformType::DH, group.transform_id(), None));
+        }
+        transforms.push(Transform::new(TransformType::ESN, self.esn.into(), None));
+        Proposal { number, protocol: Some(Protocol::Esp), spi, transforms }
+    }
+}
+
+/// What may be combined into a suite for a Child SA, each list in order of preference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EspProposal {
+    /// Ciphers; AES-GCM with a 16-octet ICV only (RFC 4106).
+    pub ciphers: Vec<AeadAlgorithm>,
+    /// Groups for a Diffie-Hellman exchange of its own when rekeying; empty allows every group a peer
+    /// offers and asks for none.
+    pub groups: Vec<Group>,
+}
+
+impl EspProposal {
+    /// What is accepted when nothing is configured.
+    #[must_use]
+    pub fn defaults() -> Vec<Self> {
+        vec![Self {
+            ciphers: vec![AeadAlgorithm::Aes256Gcm16, AeadAlgorithm::Aes128Gcm16],
+            groups: Vec::new(),
+        }]
+    }
+
+    fn choose(&self, offer: &Proposal, request: ChildRequest) -> Option<ChildSuite> {
+        if offer.protocol != Some(Protocol::Esp) || !only_known_types(offer, ESP_TYPES) {
+            return None;
+        }
+        let offers = |kind, id| offer.of(kind).any(|transform| transform.id == id);
+        if offer.mentions(TransformType::INTEG) && !offers(TransformType::INTEG, NONE) {
+            return None;
+        }
+        let cipher = *self.ciphers.iter().find(|cipher| {
+            let wanted =
+                Transform::new(TransformType::ENCR, ENCR_AES_GCM_16, Some(aead_bits(**cipher)));
+            offer.of(TransformType::ENCR).any(|transform| *transform == wanted)
+        })?;
+        let esn = choose_esn(offer, request.esn)?;
+        let group = self.choose_group(offer, request.ke_group)?;
+        Some(ChildSuite { cipher, esn, group })
+    }
+
+    /// `Some(None)` chooses to do without an exchange of its own.
+    fn choose_group(&self, offer: &Proposal, ke_group: Option<u16>) -> Option<Option<Group>> {
+        let may_omit = !offer.mentions(TransformType::DH)
+            || offer.of(TransformType::DH).any(|transform| transform.id == NONE);
+        // IKE_AUTH has no KE payload: only NONE can be chosen there (section 1.2).
+        let Some(ke_group) = ke_group else {
+            return may_omit.then_some(None);
+        };
+        let allowed = if self.groups.is_empty() { Group::ALL } else { &self.groups };
+        match choose_group(allowed, offer, ke_group) {
+            Some(group) => Some(Some(group)),
+            None if may_omit && self.groups.is_empty() => Some(None),
+            None => None,
+        }
+    }
+}
+
+/// What else decides about a Child SA's suite.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChildRequest {
+    pub(crate) esn: EsnPolicy,
+    /// Group of the KE payload; `Some(0)` in a CREATE_CHILD_SA without one, `None` in IKE_AUTH.
+    pub(crate) ke_group: Option<u16>,
+}
+
+/// The proposal must mention ESN: it is a mandatory type of ESP (section 3.3.3). A peer that leaves it
+/// out all the same means 32-bit numbers, which costs us nothing to grant.
+fn choose_esn(offer: &Proposal, policy: EsnPolicy) -> Option<bool> {
+    let extended = offer.of(TransformType::ESN).any(|transform| transform.id == 1);
+    let plain = !offer.mentions(TransformType::ESN)
+        || offer.of(TransformType::ESN).any(|transform| transform.id == 0);
+    match policy {
+        EsnPolicy::Never => plain.then_some(false),
+        EsnPolicy::Allow if extended => Some(true),
+        EsnPolicy::Allow => plain.then_some(false),
+        EsnPolicy::Require => extended.then_some(true),
+    }
+}
+
+/// Chooses the suite of a Child SA; returns it with the chosen offer's number and SPI.
+pub(crate) fn choose_child(
+    allowed: &[EspProposal],
+    offers: &[Proposal],
+    request: ChildRequest,
+) -> Option<(ChildSuite, u8, u32)> {
+    allowed.iter().find_map(|proposal| {
+        proposal.ciphers.iter().find_map(|cipher| {
+            let single = EspProposal { ciphers: vec![*cipher], groups: proposal.groups.clone() };
+            offers.iter().find_map(|offer| {
+                let spi = offer.spi.as_slice().try_into().map(u32::from_be_bytes).ok()?;
+                Some((single.choose(offer, request)?, offer.number, spi))
+            })
+        })
+    })
+}
+
+enum Keyword {
+    Encryption(IkeEncryption),
+    Integrity(IntegrityAlgorithm, PrfAlgorithm),
+    Prf(PrfAlgorithm),
+    Group(Group),
+    Esn,
+}
+
+fn keyword(word: &str) -> Result<Keyword, ProposalError> {
+    use {Keyword as K, PrfAlgorithm as P};
+    Ok(match word {
+        "aes128gcm16" | "aes128gcm128" => {
+            K::Encryption(IkeEncryption::Gcm(AeadAlgorithm::Aes128Gcm16))
+        }
+        "aes256gcm16" | "aes256gcm128" => {
+            K::Encryption(IkeEncryption::Gcm(AeadAlgorithm::Aes256Gcm16))
+        }
+        "aes128" => K::Encryption(IkeEncryption::Cbc128),
+        "aes256" => K::Encryption(IkeEncryption::Cbc256),
+        "sha256" => K::Integrity(IntegrityAlgorithm::HmacSha256_128, P::HmacSha256),
+        "sha384" => K::Integrity(IntegrityAlgorithm::HmacSha384_192, P::HmacSha384),
+        "sha512" => K::Integrity(IntegrityAlgorithm::HmacSha512_256, P::HmacSha512),
+        "prfsha256" => K::Prf(P::HmacSha256),
+        "prfsha384" => K::Prf(P::HmacSha384),
+        "prfsha512" => K::Prf(P::HmacSha512),
+        "curve25519" | "x25519" => K::Group(Group::Curve25519),
+        "ecp256" => K::Group(Group::Ecp256),
+        "ecp384" => K::Group(Group::Ecp384),
+        "modp2048" => K::Group(Group::Modp2048),
+        "esn" | "noesn" => K::Esn,
+        other => return Err(ProposalError::Unknown(other.to_owned())),
+    })
+}
+
+/// Reads the notation operators know, such as `aes256gcm16-prfsha384-ecp384` or
+/// `aes128-sha256-modp2048`. With AES-CBC an integrity algorithm names the PRF too, unless one is given.
+impl FromStr for IkeProposal {
+    type Err = ProposalError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut proposal =
+            Self { encryption: vec![], integrity: vec![], prf: vec![], groups: vec![] };
+        let mut implied = Vec::new();
+        for word in text.split('-') {
+            match keyword(word)? {
+                Keyword::Encryption(encryption) => proposal.encryption.push(encryption),
+                Keyword::Integrity(integrity, prf) => {
+                    proposal.integrity.push(integrity);
+                    implied.push(prf);
+                }
+                Keyword::Prf(prf) => proposal.prf.push(prf),
+                Keyword::Group(group) => proposal.groups.push(group),
+                Keyword::Esn => return Err(ProposalError::Misplaced(word.to_owned())),
+            }
+        }
+        if proposal.prf.is_empty() {
+            proposal.prf = implied;
+        }
+        let aead = proposal.encryption.iter().filter(|encryption| encryption.is_aead()).count();
+        if aead != 0 && aead != proposal.encryption.len() {
+            return Err(ProposalError::Mixed);
+        }
+        if proposal.encryption.is_empty() {
+            return Err(ProposalError::Without("encryption algorithm"));
+        }
+        if aead == 0 && proposal.integrity.is_empty() {
+            return Err(ProposalError::Without("integrity algorithm"));
+        }
+        if proposal.prf.is_empty() {
+            return Err(ProposalError::Without("pseudorandom function"));
+        }
+        if proposal.groups.is_empty() {
+            return Err(ProposalError::Without("key exchange group"));
+        }
+        if aead != 0 {
+            proposal.integrity.clear();
+        }
+        Ok(proposal)
+    }
+}
+
+/// Reads the notation operators know, such as `aes256gcm16` or `aes128gcm16-ecp256`. Whether sequence
+/// numbers are extended is the connection's [`EsnPolicy`], not part of this.
+impl FromStr for EspProposal {
+    type Err = ProposalError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut proposal = Self { ciphers: vec![], groups: vec![] };
+        for word in text.split('-') {
+            match keyword(word)? {
+                Keyword::Encryption(IkeEncryption::Gcm(cipher)) => proposal.ciphers.push(cipher),
+                Keyword::Group(group) => proposal.groups.push(group),
+                _ => return Err(ProposalError::Misplaced(word.to_owned())),
+            }
+        }
+        if proposal.ciphers.is_empty() {
+            return Err(ProposalError::Without("encryption algorithm"));
+        }
+        Ok(proposal)
+    }
+}
