@@ -1,0 +1,88 @@
+//! What a member is told once, at its start.
+
+use holdfast_cluster::{Incarnation, MemberId, TargetId};
+use holdfast_datapath::Prefix;
+use holdfast_ike::IkeConfig;
+use holdfast_packet::MacAddr;
+use holdfast_replica::Timing;
+use std::net::Ipv4Addr;
+
+/// Everything a member needs to know before its first input. Addresses, targets, IKE connections,
+/// timing and seeds are equal on all members; identity and station addresses are its own.
+#[derive(Debug, Clone)]
+pub struct MemberConfig {
+    /// This member.
+    pub id: MemberId,
+    /// The boot counter of this member, written and synced before this start.
+    pub incarnation: Incarnation,
+    /// All members, this one among them.
+    pub members: Vec<MemberId>,
+    /// The clockwork of elections and leases.
+    pub timing: Timing,
+    /// The addresses the cluster speaks for, and its networks.
+    pub addresses: Addresses,
+    /// The station address of this member's outside port.
+    pub outside_mac: MacAddr,
+    /// The station address of this member's inside port.
+    pub inside_mac: MacAddr,
+    /// The connections peers may make.
+    pub ike: IkeConfig,
+    /// The hosts behind the common address, at most [`crate::limits::TARGETS_MAX`].
+    pub targets: Vec<TargetConfig>,
+    /// How many workers there are: 1, 2, 4, ... A Child SA lives on the worker its SPI's low bits
+    /// name.
+    pub workers: u32,
+    /// Secret of the Maglev table.
+    pub maglev_seed: u64,
+    /// Secret of the flow hash.
+    pub flow_seed: u64,
+    /// What to do about numbers that became ambiguous in a takeover.
+    pub policy: RenewPolicy,
+}
+
+/// The addresses that move with the ownership, and how to reach peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// Where peers reach the cluster: IKE, ESP.
+    pub common: Ipv4Addr,
+    /// Where targets send their replies.
+    pub inside: Ipv4Addr,
+    /// The address peers use inside the tunnel; usually the common address.
+    pub service: Ipv4Addr,
+    /// The outside network: peers in it are reached directly.
+    pub outside_prefix: Prefix,
+    /// Where other peers are reached.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+impl Addresses {
+    /// Who must receive a frame for `peer`: itself on the outside network, else the gateway.
+    #[must_use]
+    pub fn next_hop(&self, peer: Ipv4Addr) -> Option<Ipv4Addr> {
+        if self.outside_prefix.contains(peer) { Some(peer) } else { self.gateway }
+    }
+}
+
+/// A host behind the common address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetConfig {
+    /// Its number, unique and stable.
+    pub id: TargetId,
+    /// Its name for the operator, unique.
+    pub name: String,
+    /// Its address on the inside network.
+    pub address: Ipv4Addr,
+    /// Its share of new connections, relative to the others; 0 for none.
+    pub weight: u32,
+}
+
+/// What to do about a Child SA whose peer still uses numbers the predecessor may have accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum RenewPolicy {
+    /// Rekey it at once, and rekey the silent ones later, paced.
+    #[default]
+    Renew,
+    /// Wait until the peer has counted beyond them.
+    Strict,
+}

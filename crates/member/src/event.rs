@@ -1,0 +1,225 @@
+//! What a member wants in the log.
+
+use holdfast_cluster::{IkeSpi, MemberId, Owner, Refusal, TargetId};
+use holdfast_ipsec::Spi;
+use holdfast_packet::{MacAddr, Side};
+use std::fmt;
+use std::net::Ipv4Addr;
+
+/// One line of the log. Never carries key material.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum MemberEvent {
+    /// This member speaks for the common address from now on.
+    OwnershipTaken {
+        /// As what.
+        owner: Owner,
+        /// Who did before.
+        previous: Option<Owner>,
+        /// How many Child SAs it carries on.
+        child_sas: usize,
+    },
+    /// This member does not speak for the common address any more.
+    OwnershipLost {
+        /// As what it had.
+        owner: Owner,
+        /// Why.
+        cause: LossCause,
+    },
+    /// Another member speaks for the common address.
+    OwnerChanged {
+        /// Who.
+        owner: Owner,
+    },
+    /// Who leads the replication changed.
+    LeaderChanged {
+        /// In this term.
+        term: u64,
+        /// Who leads, when known.
+        leader: Option<MemberId>,
+    },
+    /// The lease ran out or was given up although this member still leads: silent until it is back.
+    LeaseLost,
+    /// The lease is back.
+    LeaseRegained,
+    /// A pair of Child SAs is new.
+    SaEstablished {
+        /// Our SPI.
+        spi: Spi,
+        /// The IKE SA it belongs to.
+        ike: IkeSpi,
+        /// The configured connection.
+        connection: String,
+        /// The peer's tunnel end.
+        peer: Ipv4Addr,
+    },
+    /// A pair of Child SAs is gone.
+    SaRemoved {
+        /// Our SPI.
+        spi: Spi,
+    },
+    /// A pair of Child SAs is being renewed after a takeover.
+    SaRenewing {
+        /// Our SPI.
+        spi: Spi,
+        /// Whether its peer was heard in the ambiguous zone.
+        urgent: bool,
+    },
+    /// The sequence numbers of a pair are used up: it needs a rekey, now.
+    SequenceEnd {
+        /// Our SPI.
+        spi: Spi,
+    },
+    /// A target answers ARP.
+    TargetUp {
+        /// Which one.
+        target: TargetId,
+        /// Its station address.
+        mac: MacAddr,
+    },
+    /// A target does not answer ARP any more.
+    TargetDown {
+        /// Which one.
+        target: TargetId,
+    },
+    /// A target started or stopped draining.
+    TargetDraining {
+        /// Which one.
+        target: TargetId,
+        /// Whether it drains now.
+        draining: bool,
+    },
+    /// Another station claims an address this member speaks for.
+    AddressClaimed {
+        /// Where.
+        side: Side,
+        /// Which address.
+        address: Ipv4Addr,
+        /// By which station.
+        by: MacAddr,
+    },
+    /// A handover was asked for.
+    HandoverStarted {
+        /// The chosen successor.
+        to: MemberId,
+        /// Why.
+        cause: HandoverCause,
+    },
+    /// A handover did not come to its end.
+    HandoverFailed {
+        /// The chosen successor.
+        to: MemberId,
+    },
+    /// A replicated command was refused by all members alike.
+    CommandRefused(Refusal),
+    /// The replicated records and the IKE machine disagreed; it was loaded anew from the records.
+    IkeReloaded,
+    /// The record of an IKE SA cannot be read, most likely because a newer release wrote it. Its
+    /// Child SAs go on until they end; its peer must begin anew then.
+    IkeUnreadable {
+        /// Which one, and why.
+        reason: String,
+    },
+    /// A message of another member was not taken.
+    PeerMessageRefused {
+        /// Who sent it.
+        from: MemberId,
+        /// Why not.
+        reason: String,
+    },
+    /// IKE datagrams or frames were dropped because a queue is full.
+    QueueFull {
+        /// Which queue.
+        queue: &'static str,
+    },
+}
+
+/// Why an ownership ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LossCause {
+    /// Another member leads, or nobody.
+    Leadership,
+    /// The state was replaced by another owner's.
+    Superseded,
+}
+
+/// Why a handover was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandoverCause {
+    /// The operator wants it.
+    Operator,
+    /// A port of this member has no link.
+    PortDown(Side),
+    /// A worker of this member does not poll.
+    WorkerStalled(u32),
+    /// This member's lease cannot come back in this term.
+    LeaseSuspended,
+}
+
+impl fmt::Display for MemberEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OwnershipTaken { owner, previous: Some(previous), child_sas } => {
+                write!(f, "took over from {previous} as {owner}, with {child_sas} child SAs")
+            }
+            Self::OwnershipTaken { owner, previous: None, child_sas } => {
+                write!(f, "took the common address as {owner}, with {child_sas} child SAs")
+            }
+            Self::OwnershipLost { owner, cause } => write!(f, "no longer {owner}: {cause}"),
+            Self::OwnerChanged { owner } => write!(f, "the common address is owned by {owner}"),
+            Self::LeaderChanged { term, leader: Some(leader) } => {
+                write!(f, "member {leader} leads in term {term}")
+            }
+            Self::LeaderChanged { term, leader: None } => write!(f, "nobody leads in term {term}"),
+            Self::LeaseLost => f.write_str("lease lost: silent until it is back"),
+            Self::LeaseRegained => f.write_str("lease is back"),
+            Self::SaEstablished { spi, ike, connection, peer } => {
+                write!(f, "child SA {spi} of {connection} with {peer} established (IKE SA {ike})")
+            }
+            Self::SaRemoved { spi } => write!(f, "child SA {spi} removed"),
+            Self::SaRenewing { spi, urgent: true } => {
+                write!(f, "renewing child SA {spi}: its peer uses numbers that became ambiguous")
+            }
+            Self::SaRenewing { spi, urgent: false } => write!(f, "renewing silent child SA {spi}"),
+            Self::SequenceEnd { spi } => write!(f, "sequence numbers of child SA {spi} used up"),
+            Self::TargetUp { target, mac } => write!(f, "target {target} is up at {mac}"),
+            Self::TargetDown { target } => write!(f, "target {target} does not answer"),
+            Self::TargetDraining { target, draining: true } => write!(f, "target {target} drains"),
+            Self::TargetDraining { target, .. } => write!(f, "target {target} is in service"),
+            Self::AddressClaimed { side, address, by } => {
+                write!(f, "{address} {} is claimed by {by} too", side.name())
+            }
+            Self::HandoverStarted { to, cause } => {
+                write!(f, "handing over to member {to}: {cause}")
+            }
+            Self::HandoverFailed { to } => write!(f, "handover to member {to} failed"),
+            Self::CommandRefused(refusal) => write!(f, "command refused: {refusal}"),
+            Self::IkeReloaded => f.write_str("IKE SAs loaded anew from the replicated records"),
+            Self::IkeUnreadable { reason } => f.write_str(reason),
+            Self::PeerMessageRefused { from, reason } => {
+                write!(f, "message of member {from} refused: {reason}")
+            }
+            Self::QueueFull { queue } => write!(f, "{queue} is full"),
+        }
+    }
+}
+
+impl fmt::Display for LossCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leadership => "it does not lead any more",
+            Self::Superseded => "another member took over",
+        })
+    }
+}
+
+impl fmt::Display for HandoverCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator => f.write_str("the operator asked for it"),
+            Self::PortDown(side) => write!(f, "the {} port has no link", side.name()),
+            Self::WorkerStalled(worker) => write!(f, "worker {worker} does not poll"),
+            Self::LeaseSuspended => f.write_str("no lease in this term any more"),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Whether this member can serve, apart from replication.
+
+use crate::event::HandoverCause;
+use holdfast_packet::{Nanos, Side};
+use std::collections::BTreeSet;
+
+/// What the shell reported of ports and workers.
+#[derive(Debug, Clone)]
+pub(crate) struct Fitness {
+    up: [bool; 2],
+    stalled: BTreeSet<u32>,
+    /// When an unfit leader next tries to hand over.
+    pub(crate) next_try: Nanos,
+}
+
+impl Fitness {
+    /// Fit until told otherwise.
+    pub(crate) fn new() -> Self {
+        Self { up: [true; 2], stalled: BTreeSet::new(), next_try: Nanos::ZERO }
+    }
+
+    /// A port lost or regained its link.
+    pub(crate) fn set_port(&mut self, side: Side, up: bool) {
+        if let Some(state) = self.up.get_mut(side.index()) {
+            *state = up;
+        }
+    }
+
+    /// A worker stopped polling or polls again.
+    pub(crate) fn set_worker(&mut self, worker: u32, stalled: bool) {
+        if stalled {
+            self.stalled.insert(worker);
+        } else {
+            self.stalled.remove(&worker);
+        }
+    }
+
+    /// Whether a port has a link.
+    pub(crate) fn is_up(&self, side: Side) -> bool {
+        self.up.get(side.index()).copied().unwrap_or(false)
+    }
+
+    /// Why this member should not own the address; `None` when it is fit.
+    pub(crate) fn unfit(&self) -> Option<HandoverCause> {
+        let port = Side::ALL.into_iter().find(|side| !self.is_up(*side));
+        port.map(HandoverCause::PortDown)
+            .or_else(|| self.stalled.first().copied().map(HandoverCause::WorkerStalled))
+    }
+
+    /// Workers that do not poll.
+    pub(crate) fn stalled(&self) -> impl Iterator<Item = u32> {
+        self.stalled.iter().copied()
+    }
+}

@@ -1,0 +1,165 @@
+//! Asking for sequence numbers in time and in batches.
+//!
+//! ```text
+//!   RangeLow, HorizonLow ---> wanted ---> one Command::Grant per few ms ---> applied ---> worker
+//!                              ^                      |
+//!                              '---- asked again if nothing came back
+//! ```
+
+use crate::limits;
+use holdfast_cluster::{Direction, GrantItem, limits::GRANTS_MAX, numbers};
+use holdfast_ipsec::Spi;
+use holdfast_packet::Nanos;
+use std::collections::BTreeMap;
+
+/// Fewest outbound numbers asked for.
+const OUTBOUND_PACKETS_MIN: u64 = 1 << 10;
+
+/// Fewest numbers a horizon moves by.
+const HORIZON_PACKETS_MIN: u64 = 64;
+
+/// Outbound numbers to ask for: a second of traffic, so that even many SAs make few entries.
+pub(crate) fn outbound_packets(rate_pps: u64, esn: bool) -> u32 {
+    let most = if esn {
+        numbers::OUTBOUND_GRANT_PACKETS_MAX_ESN
+    } else {
+        numbers::OUTBOUND_GRANT_PACKETS_MAX
+    };
+    narrow(rate_pps.clamp(OUTBOUND_PACKETS_MIN, most))
+}
+
+/// Numbers to move a horizon by: 50 ms of traffic ahead of the highest number that authenticated,
+/// for what lies between is lost or renewed at a takeover.
+pub(crate) fn horizon_packets(rate_pps: u64, right_edge: u64, horizon: u64) -> u32 {
+    let ahead = (rate_pps / 20).clamp(HORIZON_PACKETS_MIN, numbers::HORIZON_GRANT_PACKETS_MAX);
+    let wanted = right_edge.max(horizon).saturating_add(ahead).saturating_sub(horizon);
+    narrow(wanted)
+}
+
+fn narrow(packets: u64) -> u32 {
+    u32::try_from(packets).unwrap_or(u32::MAX)
+}
+
+/// What is wanted and what was asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Grants {
+    wanted: BTreeMap<(Spi, Direction), u32>,
+    asked: BTreeMap<(Spi, Direction), Nanos>,
+    flush_at: Nanos,
+}
+
+impl Grants {
+    /// An SA runs low. Asked for once at a time.
+    pub(crate) fn want(&mut self, now: Nanos, spi: Spi, direction: Direction, packets: u32) {
+        let key = (spi, direction);
+        let pending =
+            self.asked.get(&key).is_some_and(|asked| now.ms_since(*asked) < limits::GRANT_RETRY_MS);
+        if !pending {
+            self.wanted.insert(key, packets);
+        }
+    }
+
+    /// When the next batch leaves.
+    pub(crate) fn due(&self) -> Option<Nanos> {
+        (!self.wanted.is_empty()).then_some(self.flush_at)
+    }
+
+    /// The batch to propose now; empty when there is none.
+    pub(crate) fn batch(&mut self, now: Nanos) -> Vec<GrantItem> {
+        if self.wanted.is_empty() || now < self.flush_at {
+            return Vec::new();
+        }
+        self.wanted
+            .iter()
+            .take(GRANTS_MAX)
+            .map(|((spi, direction), packets)| GrantItem {
+                spi: *spi,
+                direction: *direction,
+                packets: *packets,
+            })
+            .collect()
+    }
+
+    /// The batch was proposed.
+    pub(crate) fn proposed(&mut self, now: Nanos, batch: &[GrantItem]) {
+        for item in batch {
+            let key = (item.spi, item.direction);
+            self.wanted.remove(&key);
+            self.asked.insert(key, now);
+        }
+        self.flush_at = now.plus_ms(limits::GRANT_BATCH_MS);
+    }
+
+    /// The batch could not be proposed: later.
+    pub(crate) fn postpone(&mut self, now: Nanos) {
+        self.flush_at = now.plus_ms(limits::PROPOSE_RETRY_MS);
+    }
+
+    /// The answer to what was asked for, whatever it was.
+    pub(crate) fn answered(&mut self, spi: Spi, direction: Direction) {
+        self.asked.remove(&(spi, direction));
+    }
+
+    /// The SA is gone.
+    pub(crate) fn forget(&mut self, spi: Spi) {
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            self.wanted.remove(&(spi, direction));
+            self.asked.remove(&(spi, direction));
+        }
+    }
+
+    /// All SAs are gone.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spi(value: u32) -> Spi {
+        Spi::new(value).unwrap()
+    }
+
+    #[test]
+    fn sizes_follow_the_rate_within_bounds() {
+        assert_eq!(outbound_packets(10, false), 1_024);
+        assert_eq!(outbound_packets(20_000, false), 20_000);
+        assert_eq!(outbound_packets(10_000_000, false), 65_536);
+        assert_eq!(outbound_packets(10_000_000, true), 1 << 20);
+        assert_eq!(horizon_packets(10, 100, 128), 64);
+        assert_eq!(horizon_packets(20_000, 100, 128), 1_000);
+        assert_eq!(horizon_packets(20_000, 5_128, 128), 6_000, "the peer went on in an outage");
+    }
+
+    #[test]
+    fn low_sas_share_a_batch_and_ask_once() {
+        let mut grants = Grants::default();
+        let now = Nanos::from_ms(10);
+        grants.want(now, spi(256), Direction::Outbound, 1_024);
+        grants.want(now, spi(256), Direction::Inbound, 64);
+        grants.want(now, spi(257), Direction::Outbound, 1_024);
+        let batch = grants.batch(now);
+        assert_eq!(batch.len(), 3);
+        grants.proposed(now, &batch);
+        grants.want(now, spi(256), Direction::Outbound, 1_024);
+        assert_eq!(grants.due(), None);
+
+        grants.answered(spi(256), Direction::Outbound);
+        grants.want(now, spi(256), Direction::Outbound, 1_024);
+        assert_eq!(grants.due(), Some(Nanos::from_ms(12)), "the next batch waits for company");
+        assert!(grants.batch(now).is_empty());
+    }
+
+    #[test]
+    fn a_lost_request_is_made_again() {
+        let mut grants = Grants::default();
+        grants.want(Nanos::ZERO, spi(256), Direction::Outbound, 1_024);
+        let batch = grants.batch(Nanos::ZERO);
+        grants.proposed(Nanos::ZERO, &batch);
+        let later = Nanos::from_ms(limits::GRANT_RETRY_MS);
+        grants.want(later, spi(256), Direction::Outbound, 1_024);
+        assert_eq!(grants.batch(later).len(), 1);
+    }
+}

@@ -1,0 +1,101 @@
+//! What goes into a member and what comes out.
+
+use crate::{MemberEvent, OperatorReply, OperatorRequest};
+use holdfast_cluster::MemberId;
+use holdfast_datapath::{Tables, WorkerCommand, WorkerEvent};
+use holdfast_packet::{Nanos, Side};
+use holdfast_replica::{Lane, WriteBatch};
+use std::sync::Arc;
+
+/// Something that happened to a member.
+#[derive(Debug)]
+pub enum Input {
+    /// A message of another member arrived; `bytes` as that member's [`Output::SendPeer`] had them.
+    PeerMessage {
+        /// Who sent it, as the transport authenticated it.
+        from: MemberId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// The transport to a member broke.
+    PeerDown(MemberId),
+    /// A snapshot of [`Lane::Snapshot`] was handed over whole, or was not.
+    SnapshotDelivered {
+        /// To whom it was sent.
+        to: MemberId,
+        /// Whether it arrived whole.
+        delivered: bool,
+    },
+    /// The write batch of this number and all before it are on stable storage.
+    Persisted(u64),
+    /// A worker has news.
+    Worker {
+        /// Which one.
+        worker: u32,
+        /// The news.
+        event: WorkerEvent,
+    },
+    /// A worker stopped polling, or polls again.
+    WorkerStalled {
+        /// Which one.
+        worker: u32,
+        /// True when it stopped.
+        stalled: bool,
+    },
+    /// A port lost or regained its link.
+    PortState {
+        /// Which one.
+        side: Side,
+        /// Whether it has a link.
+        up: bool,
+    },
+    /// The operator wants something. Answered by exactly one [`Output::Operator`] of the same id,
+    /// perhaps later.
+    Operator {
+        /// The shell's name for the question.
+        id: u64,
+        /// The question.
+        request: OperatorRequest,
+    },
+}
+
+/// Something the shell must do. Outputs are in order; those of one kind must stay in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send to another member; may be lost, must not be changed.
+    SendPeer {
+        /// To whom.
+        to: MemberId,
+        /// Which connection to use, so that a snapshot delays no heartbeat.
+        lane: Lane,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// Write and sync, then report [`Input::Persisted`] with the batch's number.
+    Persist(WriteBatch),
+    /// An order for one worker. When its ring is full the shell keeps it, and those behind it.
+    Worker {
+        /// Which one; always less than the configured number of workers.
+        worker: u32,
+        /// The order.
+        command: WorkerCommand,
+    },
+    /// Publish to all workers.
+    PublishTables(Arc<Tables>),
+    /// The lease the workers see ends then; [`Nanos::ZERO`] for none. Carry out at once.
+    Lease(Nanos),
+    /// The answer to the operator's question `id`.
+    Operator {
+        /// The shell's name for the question.
+        id: u64,
+        /// The answer.
+        reply: OperatorReply,
+    },
+    /// A line for the log.
+    Event(MemberEvent),
+    /// The member cannot go on: end the process, whose standbys carry on.
+    Halt {
+        /// Why.
+        reason: String,
+    },
+}

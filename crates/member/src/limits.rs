@@ -1,0 +1,108 @@
+//! Every bound and pace of a member, with its reason.
+
+/// Targets a member distributes over. The Maglev table stays even to about a hundredth of its size.
+pub const TARGETS_MAX: usize = 512;
+
+/// Rows of the Maglev table: a prime more than a hundred times the targets, 1 % even.
+pub const MAGLEV_ROWS: usize = 65_537;
+
+/// Station addresses known per side: a large access network. The oldest unneeded goes first.
+pub const NEIGHBOURS_MAX: usize = 16_384;
+
+/// Frames kept while their next hop is being resolved. IKE peers repeat what is lost.
+pub const HELD_FRAMES_MAX: usize = 256;
+
+/// Frames kept per next hop: an IKE message in a few fragments.
+pub const HELD_FRAMES_PER_HOP_MAX: usize = 16;
+
+/// How long a frame is kept: longer than ARP takes, shorter than an IKE retransmission.
+pub const HELD_FRAME_MS: u64 = 500;
+
+/// ARP questions in one round of [`PROBE_ROUND_MS`]: a thousand per second at most, so that a
+/// large access network is not flooded by its gatekeeper.
+pub const PROBES_PER_ROUND_MAX: usize = 20;
+
+/// Time between two rounds of ARP questions.
+pub const PROBE_ROUND_MS: u64 = 20;
+
+/// The owner checks each target this often; three times unanswered is down.
+pub const TARGET_CHECK_MS: u64 = 1_000;
+
+/// A standby checks targets this often, to be warm when it takes over.
+pub const TARGET_CHECK_STANDBY_MS: u64 = 3_000;
+
+/// While an address is unknown it is asked for this often at most.
+pub const RESOLVE_RETRY_MS: u64 = 200;
+
+/// How often the next hops of known peers are asked again. Their own traffic refreshes them too.
+pub const NEXT_HOP_CHECK_MS: u64 = 5_000;
+
+/// The next hops of peers that left are forgotten this often.
+pub const NEXT_HOP_REVIEW_MS: u64 = 60_000;
+
+/// Another station's claim to our addresses is answered this often at most (RFC 5227 section 2.4
+/// warns of two stations defending against each other for ever).
+pub const DEFEND_PAUSE_MS: u64 = 1_000;
+
+/// An unanswered target is down after this many questions in a row.
+pub const UNANSWERED_MAX: u32 = 3;
+
+/// IKE outcomes waiting for their commit. A commit takes milliseconds, so this is tens of
+/// thousands of exchanges per second; beyond it datagrams are dropped and peers repeat them.
+pub const PENDING_READY_MAX: usize = 1_024;
+
+/// A grant entry waits this long for company: few entries at any packet rate, little delay.
+pub const GRANT_BATCH_MS: u64 = 2;
+
+/// A grant that was asked for is asked for again after this long, should it have been lost.
+pub const GRANT_RETRY_MS: u64 = 100;
+
+/// A proposal that was not taken is tried again after this long.
+pub const PROPOSE_RETRY_MS: u64 = 2;
+
+/// Renewals under way at the same time: a round trip of 10 ms then allows 6400 per second, while
+/// the key exchanges (about 0.2 ms each) leave the controller time for heartbeats.
+pub const RENEWALS_OUTSTANDING_MAX: usize = 64;
+
+/// Renewals started in one go, so that the key exchanges do not delay a heartbeat.
+pub const RENEWALS_PER_ROUND_MAX: usize = 8;
+
+/// Time between two rounds of renewals.
+pub const RENEWAL_ROUND_MS: u64 = 2;
+
+/// A renewal without outcome stops counting as outstanding after this long: IKE goes on trying.
+pub const RENEWAL_PATIENCE_MS: u64 = 10_000;
+
+/// Silent SAs are renewed between these two moments after a takeover, spread evenly by jitter.
+pub const IDLE_RENEWAL_MS: (u64, u64) = (60_000, 360_000);
+
+/// Tables are published at most this often when many SAs change at once; a single change at once.
+pub const PUBLISH_PAUSE_MS: u64 = 2;
+
+/// How long a handover may take before it counts as failed.
+pub const HANDOVER_PATIENCE_MS: u64 = 2_000;
+
+/// An unfit leader tries to hand over this often.
+pub const UNFIT_RETRY_MS: u64 = 1_000;
+
+/// How long the workers have to list their flows.
+pub const FLOW_LIST_PATIENCE_MS: u64 = 250;
+
+/// Flow listings under way at once: each holds memory for its answer.
+pub const FLOW_LISTS_MAX: usize = 8;
+
+/// Child SAs a status shows; `SaList` shows all.
+pub const STATUS_CHILDREN_MAX: usize = 256;
+
+/// Operator changes waiting for their commit.
+pub const OPERATOR_PENDING_MAX: usize = 64;
+
+/// How long an operator's change may wait for its commit.
+pub const OPERATOR_PATIENCE_MS: u64 = 2_000;
+
+/// Outputs the shell may leave unfetched before punted frames are dropped unread.
+pub const OUTPUTS_MAX: usize = 65_536;
+
+/// Rounds of proposing and applying in one call; in a cluster of one each round applies what the
+/// last one proposed.
+pub const SETTLE_ROUNDS_MAX: usize = 1_024;

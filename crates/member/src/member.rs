@@ -1,0 +1,384 @@
+//! The struct and its four methods.
+
+use crate::announce::Announcer;
+use crate::config::MemberConfig;
+use crate::error::MemberError;
+use crate::event::MemberEvent;
+use crate::fitness::Fitness;
+use crate::grants::Grants;
+use crate::io::{Input, Output};
+use crate::limits;
+use crate::neighbours::{Interest, Neighbours};
+use crate::operations::Operations;
+use crate::outbox::Outbox;
+use crate::ownership::Ownership;
+use crate::renewals::Renewals;
+use crate::tables::TablesKeeper;
+use holdfast_cluster::{Command, State};
+use holdfast_datapath::WorkerCommand;
+use holdfast_ike::Ike;
+use holdfast_ipsec::Spi;
+use holdfast_packet::{MacAddr, Nanos, Side};
+use holdfast_replica::{Config, ProposeError, Recovered, Replica};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::net::Ipv4Addr;
+
+/// One member of the cluster. See the crate's front page for its contract.
+pub struct Member {
+    pub(crate) config: MemberConfig,
+    pub(crate) spi_mask: u32,
+    pub(crate) replica: Replica,
+    pub(crate) ike: Ike,
+    pub(crate) ownership: Ownership,
+    /// What the workers were told last.
+    pub(crate) lease_published: Nanos,
+    pub(crate) outbox: Outbox,
+    pub(crate) grants: Grants,
+    pub(crate) renewals: Renewals,
+    pub(crate) outside: Neighbours,
+    pub(crate) inside: Neighbours,
+    pub(crate) announcer: Option<Announcer>,
+    /// When another station's claim may be answered again.
+    pub(crate) next_defence: Nanos,
+    pub(crate) next_hop_review: Nanos,
+    pub(crate) tables: TablesKeeper,
+    /// SAs the workers forget once tables without them are published.
+    pub(crate) removals: BTreeSet<Spi>,
+    pub(crate) fitness: Fitness,
+    pub(crate) operations: Operations,
+    /// Refused commands by reason.
+    pub(crate) refusals: BTreeMap<&'static str, u64>,
+    /// When this member learnt who owns.
+    pub(crate) owner_since: Option<Nanos>,
+    pub(crate) quarantine_until: Nanos,
+    /// Not before this moment is anything proposed again.
+    pub(crate) propose_retry: Nanos,
+    pub(crate) jitter_seed: u64,
+    now: Nanos,
+    outputs: VecDeque<Output>,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member")
+            .field("id", &self.config.id)
+            .field("ownership", &self.ownership)
+            .field("replica", &self.replica)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Member {
+    /// Starts a member at `now` with what its disk holds. `seed` must be new at every start: keys
+    /// come from it.
+    ///
+    /// # Errors
+    /// [`MemberError`] when configuration or disk are unusable.
+    pub fn new(
+        config: MemberConfig,
+        recovered: Recovered,
+        seed: [u8; 32],
+        now: Nanos,
+    ) -> Result<Self, MemberError> {
+        check(&config)?;
+        let replica_config =
+            Config::new(config.id, config.members.clone(), config.timing, config.incarnation);
+        let replica = Replica::new(replica_config, recovered, now)?;
+        let [a, b, c, d, e, f, g, h, ..] = seed;
+        let mut member = Self {
+            spi_mask: config.workers.saturating_sub(1),
+            replica,
+            ike: Ike::new(config.ike.clone(), seed),
+            ownership: Ownership::Standby,
+            lease_published: Nanos::ZERO,
+            outbox: Outbox::default(),
+            grants: Grants::default(),
+            renewals: Renewals::default(),
+            outside: Neighbours::new(),
+            inside: Neighbours::new(),
+            announcer: None,
+            next_defence: Nanos::ZERO,
+            next_hop_review: now.plus_ms(limits::NEXT_HOP_REVIEW_MS),
+            tables: TablesKeeper::new(config.maglev_seed),
+            removals: BTreeSet::new(),
+            fitness: Fitness::new(),
+            operations: Operations::default(),
+            refusals: BTreeMap::new(),
+            owner_since: None,
+            quarantine_until: now.plus_ns(config.timing.promise_ns()),
+            propose_retry: Nanos::ZERO,
+            jitter_seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            now,
+            outputs: VecDeque::new(),
+            config,
+        };
+        for target in &member.config.targets {
+            member.inside.want(now, target.address, Interest::Target);
+        }
+        if let Some(gateway) = member.config.addresses.gateway {
+            member.outside.want(now, gateway, Interest::NextHop);
+        }
+        // What the log replays comes first; a snapshot's part of the records has no entries.
+        member.drain_replica(now);
+        member.reload_records(now);
+        member.settle(now);
+        Ok(member)
+    }
+
+    /// Takes one input. `now` must not go back, and must have been read after the input arrived.
+    pub fn handle(&mut self, now: Nanos, input: Input) {
+        let now = self.advance_to(now);
+        match input {
+            Input::PeerMessage { from, bytes } => {
+                if let Err(error) = self.replica.handle_message(now, from, &bytes) {
+                    let reason = error.to_string();
+                    self.event(MemberEvent::PeerMessageRefused { from, reason });
+                }
+            }
+            Input::PeerDown(member) => self.replica.peer_down(now, member),
+            Input::SnapshotDelivered { to, delivered } => {
+                self.replica.snapshot_delivered(now, to, delivered);
+            }
+            Input::Persisted(number) => self.replica.persisted(now, number),
+            Input::Worker { worker, event } => self.on_worker(now, worker, event),
+            Input::WorkerStalled { worker, stalled } => self.fitness.set_worker(worker, stalled),
+            Input::PortState { side, up } => self.fitness.set_port(side, up),
+            Input::Operator { id, request } => self.on_operator(now, id, request),
+        }
+        self.settle(now);
+    }
+
+    /// Lets time pass. Inputs that arrived before come first.
+    pub fn handle_timeout(&mut self, now: Nanos) {
+        let now = self.advance_to(now);
+        self.replica.handle_timeout(now);
+        self.drain_replica(now);
+        if self.speaks(now) {
+            if !self.outbox.is_stale() && self.ike.poll_timeout().is_some_and(|due| due <= now) {
+                self.ike.handle_timeout(now);
+            }
+            if self.announcer.as_mut().is_some_and(|announcer| announcer.fire(now)) {
+                self.announce();
+            }
+        }
+        if self.next_hop_review <= now {
+            self.review_next_hops(now);
+        }
+        self.expire_operations(now);
+        self.settle(now);
+    }
+
+    /// When to call [`Self::handle_timeout`] at the latest; a moment in the past means at once.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        let always = [
+            self.replica.poll_timeout(),
+            self.outside.next_due(),
+            self.inside.next_due(),
+            self.tables.due(),
+            self.operations.due(),
+            Some(self.next_hop_review),
+        ];
+        let leading = self.leading_deadline();
+        always.into_iter().flatten().chain(leading).min()
+    }
+
+    /// The next thing to do. To be called until it has nothing, after every other call.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The replicated records as applied here.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        self.replica.state()
+    }
+
+    /// Whether this member speaks for the common address at `now`.
+    #[must_use]
+    pub fn speaks(&self, now: Nanos) -> bool {
+        matches!(self.ownership, Ownership::Owning { .. })
+            && self.replica.lease_until(now).is_some()
+    }
+
+    /// Carries on until nothing more follows from what happened.
+    pub(crate) fn settle(&mut self, now: Nanos) {
+        for round in 0..limits::SETTLE_ROUNDS_MAX {
+            let news = self.drain_replica(now);
+            if round > 0 && !news {
+                break;
+            }
+            self.advance_ownership(now);
+            self.begin_renewals(now);
+            self.run_ike(now);
+            self.propose_waiting(now);
+            self.release_datagrams(now);
+        }
+        self.ask_neighbours(now);
+        self.publish(now, false);
+    }
+
+    pub(crate) fn drain_replica(&mut self, now: Nanos) -> bool {
+        let mut news = false;
+        while let Some(output) = self.replica.poll_output() {
+            news = true;
+            self.on_replica(now, output);
+        }
+        news
+    }
+
+    /// Feeds the steps of IKE into the outbox, and loads IKE anew when the two disagree.
+    fn run_ike(&mut self, now: Nanos) {
+        if !matches!(self.ownership, Ownership::Owning { .. }) {
+            return;
+        }
+        if self.outbox.wants_reload() {
+            self.outbox.clear();
+            self.load_ike(now);
+            self.event(MemberEvent::IkeReloaded);
+        }
+        while !self.outbox.is_full()
+            && let Some(ready) = self.ike.poll_ready()
+        {
+            self.outbox.push(ready);
+        }
+    }
+
+    /// Proposes what IKE wants recorded and the grants that are due.
+    fn propose_waiting(&mut self, now: Nanos) {
+        let Ownership::Owning { owner, .. } = self.ownership else { return };
+        if now < self.propose_retry {
+            return;
+        }
+        while let Some(changes) = self.outbox.next_proposal() {
+            match self.replica.propose(now, &Command::Ike { owner, changes }) {
+                Ok(id) => self.outbox.proposed(id),
+                Err(ProposeError::Codec(_)) => self.outbox.spoil(),
+                Err(_) => return self.postpone(now),
+            }
+        }
+        let grants = self.grants.batch(now);
+        if grants.is_empty() {
+            return;
+        }
+        match self.replica.propose(now, &Command::Grant { owner, grants: grants.clone() }) {
+            Ok(_) => self.grants.proposed(now, &grants),
+            Err(_) => self.postpone(now),
+        }
+    }
+
+    fn postpone(&mut self, now: Nanos) {
+        self.propose_retry = now.plus_ms(limits::PROPOSE_RETRY_MS);
+        self.grants.postpone(now);
+    }
+
+    fn release_datagrams(&mut self, now: Nanos) {
+        if self.speaks(now) {
+            for datagram in self.outbox.release() {
+                self.send_datagram(now, &datagram);
+            }
+        }
+    }
+
+    /// Publishes tables when they are due, then has the workers forget what they no longer name.
+    pub(crate) fn publish(&mut self, now: Nanos, at_once: bool) {
+        let tables = self.tables.publish(
+            now,
+            at_once,
+            &self.config,
+            self.replica.state(),
+            &self.outside,
+            &self.inside,
+        );
+        let Some(tables) = tables else { return };
+        self.outputs.push_back(Output::PublishTables(tables));
+        for spi in std::mem::take(&mut self.removals) {
+            self.command(spi.worker(self.spi_mask), WorkerCommand::RemoveOutbound(spi));
+            self.command(spi.worker(self.spi_mask), WorkerCommand::RemoveInbound(spi));
+        }
+    }
+
+    fn leading_deadline(&self) -> Option<Nanos> {
+        let retry = |wanted: bool| wanted.then_some(self.propose_retry);
+        match &self.ownership {
+            Ownership::Standby => None,
+            Ownership::Claiming { proposed, .. } => retry(!proposed),
+            Ownership::Owning { .. } if self.replica.lease_until(self.now).is_none() => None,
+            Ownership::Owning { .. } => [
+                retry(self.outbox.has_waiting()),
+                self.ike.poll_timeout().filter(|_| !self.outbox.is_stale()),
+                self.announcer.as_ref().map(Announcer::due),
+                self.grants.due(),
+                self.renewals.due(),
+                self.fitness.unfit().map(|_| self.fitness.next_try),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
+        }
+    }
+
+    /// Time never goes back, whatever the shell says.
+    fn advance_to(&mut self, now: Nanos) -> Nanos {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    pub(crate) fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(crate) fn outputs_full(&self) -> bool {
+        self.outputs.len() >= limits::OUTPUTS_MAX
+    }
+
+    pub(crate) fn event(&mut self, event: MemberEvent) {
+        self.output(Output::Event(event));
+    }
+
+    pub(crate) fn command(&mut self, worker: u32, command: WorkerCommand) {
+        self.output(Output::Worker { worker, command });
+    }
+
+    pub(crate) fn command_all(&mut self, mut command: impl FnMut() -> WorkerCommand) {
+        for worker in 0..self.config.workers {
+            self.command(worker, command());
+        }
+    }
+
+    /// The station address of this member on one side.
+    pub(crate) fn mac(&self, side: Side) -> MacAddr {
+        match side {
+            Side::Outside => self.config.outside_mac,
+            Side::Inside => self.config.inside_mac,
+        }
+    }
+
+    /// The address the cluster speaks for on one side.
+    pub(crate) fn address(&self, side: Side) -> Ipv4Addr {
+        match side {
+            Side::Outside => self.config.addresses.common,
+            Side::Inside => self.config.addresses.inside,
+        }
+    }
+}
+
+fn check(config: &MemberConfig) -> Result<(), MemberError> {
+    if !config.workers.is_power_of_two() {
+        return Err(MemberError::Workers(config.workers));
+    }
+    if config.targets.len() > limits::TARGETS_MAX {
+        return Err(MemberError::TooManyTargets(config.targets.len()));
+    }
+    let (mut ids, mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for target in &config.targets {
+        let new = ids.insert(target.id)
+            && names.insert(target.name.as_str())
+            && addresses.insert(target.address);
+        if !new {
+            return Err(MemberError::DuplicateTarget(target.name.clone()));
+        }
+    }
+    Ok(())
+}

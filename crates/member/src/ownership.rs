@@ -1,0 +1,218 @@
+//! Law 1: taking the common address, and letting it go.
+
+use crate::announce::Announcer;
+use crate::event::{LossCause, MemberEvent};
+use crate::io::Output;
+use crate::member::Member;
+use crate::neighbours::Interest;
+use crate::renewals::{Renewals, mix};
+use crate::{RenewPolicy, limits};
+use holdfast_cluster::{ChildRecord, Command, Owner};
+use holdfast_datapath::WorkerCommand;
+use holdfast_ike::IkeSpi;
+use holdfast_ipsec::{InboundSa, OutboundSa};
+use holdfast_packet::{Nanos, Side};
+use std::collections::BTreeSet;
+
+/// What this member is to the common address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// Another member leads, or nobody.
+    Standby,
+    /// This member leads and is not the owner yet.
+    Claiming {
+        /// What it will be.
+        owner: Owner,
+        /// Whether the claim is in the log.
+        proposed: bool,
+        /// The owner before, once the claim is applied.
+        applied: Option<Option<Owner>>,
+    },
+    /// This member is the owner. It speaks while the lease lasts.
+    Owning {
+        /// As what.
+        owner: Owner,
+        /// Whether the lease was found ended.
+        lapsed: bool,
+    },
+}
+
+impl Ownership {
+    /// What this member is or is about to be, when it leads.
+    pub(crate) fn claim(&self) -> Option<Owner> {
+        match self {
+            Self::Standby => None,
+            Self::Claiming { owner, .. } | Self::Owning { owner, .. } => Some(*owner),
+        }
+    }
+}
+
+impl Member {
+    /// This member was elected in the present term.
+    pub(crate) fn begin_claim(&mut self, now: Nanos) {
+        let owner = self.replica.owner_claim();
+        if self.ownership.claim() == Some(owner) {
+            return;
+        }
+        self.relinquish(now, LossCause::Leadership);
+        self.ownership = Ownership::Claiming { owner, proposed: false, applied: None };
+        self.propose_retry = Nanos::ZERO;
+    }
+
+    /// An ownership was applied: ours, or somebody's.
+    pub(crate) fn on_owner_changed(&mut self, now: Nanos, owner: Owner, previous: Option<Owner>) {
+        self.owner_since = Some(now);
+        match &mut self.ownership {
+            Ownership::Claiming { owner: claim, applied, .. } if *claim == owner => {
+                *applied = Some(previous);
+            }
+            Ownership::Owning { owner: ours, .. } if *ours != owner => {
+                self.relinquish(now, LossCause::Superseded);
+                self.event(MemberEvent::OwnerChanged { owner });
+            }
+            _ => self.event(MemberEvent::OwnerChanged { owner }),
+        }
+    }
+
+    /// Takes the next step towards owning, and notices when the lease comes and goes.
+    pub(crate) fn advance_ownership(&mut self, now: Nanos) {
+        self.hand_over_if_unfit(now);
+        let lease = self.replica.lease_until(now);
+        match self.ownership {
+            Ownership::Standby => {}
+            Ownership::Claiming { owner, proposed: false, .. } => self.propose_claim(now, owner),
+            Ownership::Claiming { owner, applied, .. } => {
+                if let (Some(previous), Some(until)) = (applied, lease) {
+                    self.take_ownership(now, owner, previous, until);
+                }
+            }
+            Ownership::Owning { owner, lapsed } => {
+                if lapsed && lease.is_some() {
+                    self.event(MemberEvent::LeaseRegained);
+                    self.announcer = Some(Announcer::new(now));
+                } else if !lapsed && lease.is_none() {
+                    self.event(MemberEvent::LeaseLost);
+                }
+                self.ownership = Ownership::Owning { owner, lapsed: lease.is_none() };
+                self.publish_lease(lease.unwrap_or(Nanos::ZERO));
+            }
+        }
+    }
+
+    fn propose_claim(&mut self, now: Nanos, owner: Owner) {
+        if now < self.propose_retry {
+            return;
+        }
+        match self.replica.propose(now, &Command::TakeOwnership { owner }) {
+            Ok(_) => {
+                self.ownership = Ownership::Claiming { owner, proposed: true, applied: None };
+            }
+            Err(_) => self.propose_retry = now.plus_ms(limits::PROPOSE_RETRY_MS),
+        }
+    }
+
+    /// The claim is applied and the lease is valid: carry on where the predecessor ended.
+    ///
+    /// A term has one ownership at most, so each granted range goes to a worker once.
+    fn take_ownership(&mut self, now: Nanos, owner: Owner, previous: Option<Owner>, until: Nanos) {
+        self.ownership = Ownership::Owning { owner, lapsed: false };
+        self.load_ike(now);
+        self.command_all(|| WorkerCommand::Clear);
+        let children: Vec<ChildRecord> = self.replica.state().children().cloned().collect();
+        for child in &children {
+            self.install(child);
+        }
+        self.tables.touch();
+        self.publish(now, true);
+        self.publish_lease(until);
+        let mut announcer = Announcer::new(now);
+        announcer.fire(now);
+        self.announcer = Some(announcer);
+        self.announce();
+        self.plan_renewals(now, owner, &children);
+        for side in Side::ALL {
+            self.neighbours_mut(side).set_pace(now, true);
+        }
+        self.event(MemberEvent::OwnershipTaken { owner, previous, child_sas: children.len() });
+    }
+
+    fn plan_renewals(&mut self, now: Nanos, owner: Owner, children: &[ChildRecord]) {
+        if self.config.policy != RenewPolicy::Renew {
+            return;
+        }
+        let seed = mix(self.jitter_seed, owner.epoch.0);
+        // An SA with floor 0 is new in this epoch: no earlier owner accepted anything of it.
+        let inherited = children.iter().filter(|child| child.floor > 0);
+        let spis = inherited.map(|child| child.parameters.inbound_spi);
+        self.renewals = Renewals::takeover(now, spis, seed);
+    }
+
+    /// Ends whatever this member was to the address: the lease first, then everything that rests
+    /// upon it.
+    pub(crate) fn relinquish(&mut self, now: Nanos, cause: LossCause) {
+        let before = std::mem::replace(&mut self.ownership, Ownership::Standby);
+        self.publish_lease(Nanos::ZERO);
+        let Ownership::Owning { owner, .. } = before else { return };
+        self.command_all(|| WorkerCommand::Clear);
+        self.removals.clear();
+        self.ike.clear();
+        self.outbox.clear();
+        self.grants.clear();
+        self.renewals = Renewals::default();
+        self.announcer = None;
+        for side in Side::ALL {
+            let neighbours = self.neighbours_mut(side);
+            neighbours.drop_held();
+            neighbours.set_pace(now, false);
+        }
+        self.event(MemberEvent::OwnershipLost { owner, cause });
+    }
+
+    /// Tells the workers when the lease ends, when they do not know it yet.
+    pub(crate) fn publish_lease(&mut self, until: Nanos) {
+        if self.lease_published != until {
+            self.lease_published = until;
+            self.output(Output::Lease(until));
+        }
+    }
+
+    /// Loads IKE from the records.
+    pub(crate) fn load_ike(&mut self, now: Nanos) {
+        self.ike.clear();
+        let records = self.replica.state().ike_sas();
+        let exported = records.map(|(spi, record)| (IkeSpi(spi.0), record.state.as_bytes()));
+        for error in self.ike.restore(now, exported) {
+            self.event(MemberEvent::IkeUnreadable { reason: error.to_string() });
+        }
+    }
+
+    /// Has the worker of a Child SA use it with the numbers the records grant.
+    pub(crate) fn install(&mut self, child: &ChildRecord) {
+        let spi = child.parameters.inbound_spi;
+        let worker = spi.worker(self.spi_mask);
+        let inbound = InboundSa::new(&child.parameters, child.floor, child.horizon);
+        let outbound = OutboundSa::new(&child.parameters, child.outbound());
+        self.command(worker, WorkerCommand::InstallInbound(Box::new(inbound)));
+        self.command(worker, WorkerCommand::InstallOutbound { id: spi, sa: Box::new(outbound) });
+    }
+
+    /// Brings policies and next hops in line with the whole state.
+    pub(crate) fn reload_records(&mut self, now: Nanos) {
+        self.tables.reload(self.replica.state(), self.spi_mask);
+        self.review_next_hops(now);
+    }
+
+    /// Asks for the next hops of the peers there are, and no longer for those of peers that left.
+    pub(crate) fn review_next_hops(&mut self, now: Nanos) {
+        self.next_hop_review = now.plus_ms(limits::NEXT_HOP_REVIEW_MS);
+        let addresses = self.config.addresses;
+        let children = self.replica.state().children();
+        let mut hops: BTreeSet<_> =
+            children.filter_map(|child| addresses.next_hop(child.parameters.remote)).collect();
+        hops.extend(addresses.gateway);
+        self.outside.keep_next_hops(&hops);
+        for hop in hops {
+            self.outside.want(now, hop, Interest::NextHop);
+        }
+    }
+}

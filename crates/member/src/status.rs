@@ -1,0 +1,266 @@
+//! Answers about the state of things.
+
+use crate::limits;
+use crate::member::Member;
+use crate::operator::{
+    ChildSaReply, ClusterStatusReply, IkeSaReply, MemberReply, MemberRole, Problem, SaListReply,
+    StatusReply, TakeoverReadiness, TargetReply,
+};
+use crate::ownership::Ownership;
+use holdfast_cluster::{ChildRecord, IkeSpi};
+use holdfast_ipsec::Encapsulation;
+use holdfast_packet::{Nanos, Side};
+use holdfast_replica::Role;
+use std::collections::BTreeMap;
+
+impl Member {
+    pub(crate) fn status(&self, now: Nanos) -> StatusReply {
+        let state = self.replica.state();
+        let readiness = self.readiness();
+        StatusReply {
+            member: self.config.id,
+            role: self.role(now),
+            lease_until: self.replica.lease_until(now).filter(|_| self.is_owner()),
+            common: self.config.addresses.common,
+            inside: self.config.addresses.inside,
+            outside_up: self.fitness.is_up(Side::Outside),
+            inside_up: self.fitness.is_up(Side::Inside),
+            problems: self.problems(now),
+            cluster: self.cluster_status(),
+            ike_sas: state.ike_sas().len(),
+            child_sas: state
+                .children()
+                .take(limits::STATUS_CHILDREN_MAX)
+                .map(|child| child_reply(child, &readiness))
+                .collect(),
+            child_sas_total: state.children().len(),
+            targets: self.target_replies(),
+        }
+    }
+
+    fn role(&self, now: Nanos) -> MemberRole {
+        match self.ownership {
+            Ownership::Owning { .. } => MemberRole::Owner,
+            Ownership::Claiming { .. } => MemberRole::Candidate,
+            Ownership::Standby if now < self.quarantine_until => MemberRole::Quarantined,
+            Ownership::Standby => match self.replica.role() {
+                Role::Candidate | Role::Leader => MemberRole::Candidate,
+                Role::Follower => MemberRole::Standby,
+            },
+        }
+    }
+
+    pub(crate) fn cluster_status(&self) -> ClusterStatusReply {
+        let status = self.replica.status();
+        let state = self.replica.state();
+        let members = self.config.members.iter().map(|id| {
+            let progress = status.members.iter().find(|member| member.id == *id);
+            let this = *id == self.config.id;
+            let leads = status.leader == Some(*id);
+            MemberReply {
+                id: *id,
+                this,
+                leader: leads,
+                // A follower hears of nobody but its leader.
+                reachable: progress.map_or(this || leads, |member| member.active),
+                matched_index: progress.map(|member| member.matched),
+            }
+        });
+        ClusterStatusReply {
+            member: self.config.id,
+            incarnation: self.config.incarnation,
+            term: status.term,
+            leader: status.leader,
+            commit_index: status.commit,
+            applied_index: status.applied,
+            owner: state.owner(),
+            owner_since: self.owner_since,
+            members: members.collect(),
+            state_hash: state.hash(),
+            refusals: self.refusals.iter().map(|(name, count)| (*name, *count)).collect(),
+        }
+    }
+
+    pub(crate) fn sa_list(&self) -> SaListReply {
+        let state = self.replica.state();
+        let readiness = self.readiness();
+        let mut running: BTreeMap<IkeSpi, IkeSaReply> = BTreeMap::new();
+        for (spi, record) in state.ike_sas() {
+            let reply = IkeSaReply {
+                initiator_spi: None,
+                responder_spi: None,
+                spi,
+                connection: record.connection.clone(),
+                peer: None,
+                identity: String::new(),
+                state: "replicated".to_owned(),
+                takeover: readiness.clone(),
+            };
+            running.insert(spi, reply);
+        }
+        self.add_running_ike_sas(&mut running);
+        SaListReply {
+            ike_sas: running.into_values().collect(),
+            child_sas: state.children().map(|child| child_reply(child, &readiness)).collect(),
+        }
+    }
+
+    /// What only the machine that runs them knows of IKE SAs.
+    fn add_running_ike_sas(&self, replies: &mut BTreeMap<IkeSpi, IkeSaReply>) {
+        if !self.is_owner() {
+            return;
+        }
+        for sa in self.ike.sas() {
+            let spi = IkeSpi(sa.spi.0);
+            let reply = replies.entry(spi).or_insert_with(|| IkeSaReply {
+                initiator_spi: None,
+                responder_spi: None,
+                spi,
+                connection: sa.connection.to_string(),
+                peer: None,
+                identity: String::new(),
+                state: String::new(),
+                takeover: TakeoverReadiness {
+                    ready: false,
+                    reason: "not committed yet".to_owned(),
+                },
+            });
+            reply.initiator_spi = Some(sa.spi_i);
+            reply.responder_spi = Some(sa.spi_r);
+            reply.peer = Some(sa.peer);
+            reply.identity = sa.identity.to_string();
+            reply.state = sa.state.to_string();
+        }
+    }
+
+    pub(crate) fn target_replies(&self) -> Vec<TargetReply> {
+        let state = self.replica.state();
+        let reply = |target: &crate::TargetConfig| TargetReply {
+            id: target.id,
+            name: target.name.clone(),
+            address: target.address,
+            weight: target.weight,
+            draining: state.is_draining(target.id),
+            mac: self.inside.mac(target.address),
+            up: self.inside.is_up(target.address),
+        };
+        self.config.targets.iter().map(reply).collect()
+    }
+
+    /// Whether the committed records could be carried on by a successor now: without this member
+    /// the others must still be a majority.
+    fn readiness(&self) -> TakeoverReadiness {
+        let status = self.replica.status();
+        let all = self.config.members.len();
+        let quorum = all / 2 + 1;
+        if !self.replica.is_leader() {
+            let reason = match status.leader {
+                Some(leader) => {
+                    format!("committed; whether a successor is ready, member {leader} knows")
+                }
+                None => "committed; nobody leads at the moment".to_owned(),
+            };
+            return TakeoverReadiness { ready: status.leader.is_some(), reason };
+        }
+        let others = status.members.iter().filter(|member| member.id != self.config.id);
+        let connected = others.filter(|member| member.active).count();
+        let ready = connected >= quorum;
+        let reason = if ready {
+            format!(
+                "committed; {connected} of {} other members are connected",
+                all.saturating_sub(1)
+            )
+        } else {
+            format!(
+                "committed, but only {connected} other members are connected and {quorum} must be"
+            )
+        };
+        TakeoverReadiness { ready, reason }
+    }
+
+    /// What is not as it should be, worst first.
+    fn problems(&self, now: Nanos) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut add = |what: String, next_action: &str| {
+            problems.push(Problem { what, next_action: next_action.to_owned() });
+        };
+        if self.is_owner() && !self.speaks(now) {
+            add(
+                "the owner has no lease and is silent".to_owned(),
+                "check the management network: a majority of members must be connected",
+            );
+        }
+        if self.replica.leader().is_none() {
+            add("no member leads".to_owned(), "start enough members for a majority");
+        }
+        for side in Side::ALL.into_iter().filter(|side| !self.fitness.is_up(*side)) {
+            add(
+                format!("the {} port has no link", side.name()),
+                "check cable, switch port and driver",
+            );
+        }
+        for worker in self.fitness.stalled() {
+            add(
+                format!("worker {worker} does not poll"),
+                "check its processor; restart this member",
+            );
+        }
+        let cluster = self.cluster_status();
+        if self.replica.is_leader() {
+            for member in cluster.members.iter().filter(|member| !member.reachable) {
+                add(
+                    format!("member {} is not connected", member.id),
+                    "start it, or check its management address",
+                );
+            }
+        }
+        self.target_problems(&mut add);
+        let waiting = self.renewals.urgent_waiting();
+        if waiting > 0 {
+            add(
+                format!("{waiting} child SAs wait to be renewed after the takeover"),
+                "nothing; this ends by itself",
+            );
+        }
+        problems
+    }
+
+    fn target_problems(&self, add: &mut impl FnMut(String, &str)) {
+        let targets = self.target_replies();
+        if !targets.iter().any(|target| target.up && !target.draining && target.weight > 0) {
+            add(
+                "no target takes new connections".to_owned(),
+                "start one, or take one back into service",
+            );
+        }
+        for target in targets.iter().filter(|target| !target.up) {
+            add(
+                format!("target {} ({}) does not answer ARP", target.name, target.address),
+                "start it, or check the inside network",
+            );
+        }
+    }
+}
+
+fn child_reply(child: &ChildRecord, readiness: &TakeoverReadiness) -> ChildSaReply {
+    let parameters = &child.parameters;
+    let esn = if parameters.esn { ", ESN" } else { "" };
+    let encapsulation = match parameters.encapsulation {
+        Encapsulation::Esp => "",
+        Encapsulation::Udp { .. } => ", in UDP",
+    };
+    ChildSaReply {
+        inbound_spi: parameters.inbound_spi,
+        outbound_spi: parameters.outbound_spi,
+        ike_spi: child.ike,
+        connection: parameters.connection.clone(),
+        peer: parameters.remote,
+        suite: format!("{:?}{esn}{encapsulation}", parameters.inbound_key.algorithm()),
+        local: parameters.selectors.local.clone(),
+        remote: parameters.selectors.remote.clone(),
+        outbound_granted_end: child.outbound_high,
+        inbound_floor: child.floor,
+        inbound_horizon: child.horizon,
+        takeover: readiness.clone(),
+    }
+}

@@ -1,0 +1,132 @@
+//! What the workers look up, kept ready to be published.
+
+use crate::config::MemberConfig;
+use crate::limits;
+use crate::neighbours::Neighbours;
+use holdfast_cluster::{ChildRecord, State, TargetId};
+use holdfast_datapath::{SaRef, Tables, TargetEntry, TargetTable};
+use holdfast_ipsec::{Spd, Spi};
+use holdfast_maglev::Table;
+use holdfast_packet::Nanos;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The policies and the distribution, updated with every applied entry on every member.
+#[derive(Debug)]
+pub(crate) struct TablesKeeper {
+    policies: Spd<SaRef>,
+    /// What the Maglev table was built of; building takes milliseconds.
+    distributed: Vec<(u64, u32)>,
+    maglev: Arc<Table>,
+    generation: u64,
+    dirty: bool,
+    published: Option<Nanos>,
+}
+
+impl TablesKeeper {
+    /// Without policies and targets.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            policies: Spd::new(),
+            distributed: Vec::new(),
+            maglev: Arc::new(Table::new(&[], limits::MAGLEV_ROWS, seed)),
+            generation: 0,
+            dirty: true,
+            published: None,
+        }
+    }
+
+    /// Something a worker looks up has changed.
+    pub(crate) fn touch(&mut self) {
+        self.dirty = true;
+    }
+
+    /// A Child SA is new: its traffic goes through it from now on.
+    pub(crate) fn add(&mut self, child: &ChildRecord, mask: u32) {
+        let spi = child.parameters.inbound_spi;
+        let sa = SaRef { worker: spi.worker(mask), spi };
+        self.policies.insert(child.parameters.selectors.clone(), sa);
+        self.dirty = true;
+    }
+
+    /// Child SAs are gone.
+    pub(crate) fn remove(&mut self, gone: &BTreeSet<Spi>) {
+        self.policies.retain(|sa| !gone.contains(&sa.spi));
+        self.dirty = true;
+    }
+
+    /// Starts anew from the whole state. Which of several SAs for the same traffic is the newest is
+    /// not recorded; each of them works.
+    pub(crate) fn reload(&mut self, state: &State, mask: u32) {
+        self.policies = Spd::new();
+        for child in state.children() {
+            self.add(child, mask);
+        }
+        self.dirty = true;
+    }
+
+    /// When [`Self::publish`] has something to publish.
+    pub(crate) fn due(&self) -> Option<Nanos> {
+        let pause = |published: Nanos| published.plus_ms(limits::PUBLISH_PAUSE_MS);
+        self.dirty.then(|| self.published.map_or(Nanos::ZERO, pause))
+    }
+
+    /// The next generation, when it is due. `at_once` ignores the pause between generations.
+    pub(crate) fn publish(
+        &mut self,
+        now: Nanos,
+        at_once: bool,
+        config: &MemberConfig,
+        state: &State,
+        outside: &Neighbours,
+        inside: &Neighbours,
+    ) -> Option<Arc<Tables>> {
+        if !self.due().is_some_and(|due| at_once || due <= now) {
+            return None;
+        }
+        self.dirty = false;
+        self.published = Some(now);
+        self.generation = self.generation.saturating_add(1);
+        let addresses = &config.addresses;
+        Some(Arc::new(Tables {
+            generation: self.generation,
+            common: addresses.common,
+            inside: addresses.inside,
+            service: addresses.service,
+            outside_mac: config.outside_mac,
+            inside_mac: config.inside_mac,
+            outside_prefix: addresses.outside_prefix,
+            gateway: addresses.gateway,
+            spd: self.policies.clone(),
+            targets: self.targets(config, state, inside),
+            neighbours: outside.known(),
+            flow_seed: config.flow_seed,
+        }))
+    }
+
+    fn targets(
+        &mut self,
+        config: &MemberConfig,
+        state: &State,
+        inside: &Neighbours,
+    ) -> TargetTable {
+        let up = config.targets.iter().filter(|target| inside.is_up(target.address));
+        let mut by_id = BTreeMap::new();
+        let mut distributed = Vec::new();
+        for target in up {
+            let TargetId(id) = target.id;
+            let draining = state.is_draining(target.id);
+            let mac = inside.mac(target.address);
+            by_id.insert(id, TargetEntry { address: target.address, mac, draining });
+            if !draining && target.weight > 0 {
+                distributed.push((id, target.weight));
+            }
+        }
+        if distributed != self.distributed {
+            let table = Table::new(&distributed, limits::MAGLEV_ROWS, config.maglev_seed);
+            self.maglev = Arc::new(table);
+            self.distributed = distributed;
+        }
+        TargetTable { table: Arc::clone(&self.maglev), by_id }
+    }
+}
