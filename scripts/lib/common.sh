@@ -1,6 +1,9 @@
 # Shared by the scripts beside this folder: messages, packages, toolchain.
 # Sourced, never run. Expects `set -euo pipefail` and the repository root as working directory.
 
+# Where cargo puts what it builds.
+TARGET=${CARGO_TARGET_DIR:-$PWD/target}
+
 say() { printf '\n==> %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 

@@ -74,6 +74,12 @@ impl Bed {
         self.state.path().join(name)
     }
 
+    /// A path for `name` on the memory file system where there is one: for what is written all
+    /// the time, like a statistics segment.
+    pub fn memory_path(&self, name: &str) -> PathBuf {
+        self.captures.path().join(name)
+    }
+
     /// Starts the IPsec client. It negotiates nothing yet.
     ///
     /// # Errors

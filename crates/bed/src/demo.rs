@@ -420,7 +420,11 @@ fn draw(
         "{} timing, {} x {}, kernel {}; median outage {:.1} ms",
         report.profile, machine.cpus, machine.cpu_model, machine.kernel, report.outage_median_ms
     );
-    let title = "One download, its owners killed: same security association, same TCP connection";
+    let title = if report.ok {
+        "One download, its owners killed: same security association, same TCP connection"
+    } else {
+        "One download, its owners killed: promises broken"
+    };
     let path = options.output.join("holdfast-demo.svg");
     write_file(&path, &svg(&scene, title, &subtitle))?;
     Ok(path.display().to_string())

@@ -161,20 +161,21 @@ impl Cluster {
         let write = |e| BedError::file("prepare", &folder, e);
         fs::create_dir_all(&folder).map_err(write)?;
         let config = folder.join("holdfast.toml");
-        let socket = folder.join("socket");
-        fs::write(&config, self.configuration(bed, number, &folder)).map_err(write)?;
+        let socket = bed.memory_path(&format!("m{number}.socket"));
+        let text = self.configuration(bed, number, &folder, &socket);
+        fs::write(&config, text).map_err(write)?;
         Ok(Member { number, socket, config, process: None })
     }
 
-    fn configuration(&self, bed: &Bed, number: u8, folder: &Path) -> String {
-        let (folder, shared) = (folder.display(), self.folder.display());
+    fn configuration(&self, bed: &Bed, number: u8, folder: &Path, socket: &Path) -> String {
+        let (folder, shared, socket) = (folder.display(), self.folder.display(), socket.display());
         let profile = self.options.profile.name();
         let settings = &self.options.connection_settings;
         let mut text = format!(
             "[member]
 id = {number}
 data_dir = \"{folder}/data\"
-socket = \"{folder}/socket\"
+socket = \"{socket}\"
 
 [cluster]
 timing = \"{profile}\"

@@ -57,6 +57,15 @@ impl Scene<'_> {
         sent.iter().zip(&answered).map(share).collect()
     }
 
+    /// Answers received in each of `count` parts of `part_ms` milliseconds from `start`.
+    fn answers_after(&self, start: Wall, part_ms: u64, count: usize) -> Vec<u32> {
+        let mut counts = vec![0u32; count];
+        for (_, at) in self.probes.answers.iter().filter(|(_, at)| *at >= start) {
+            bump(&mut counts, Some((at.ms_since(start) / part_ms as f64) as usize));
+        }
+        counts
+    }
+
     fn owner(&self, at: Wall) -> Option<u8> {
         self.ownership.iter().rev().find(|change| change.at <= at).map(|change| change.member)
     }
@@ -88,14 +97,24 @@ const PROBES_TOP: f64 = TOP + GRAPH_HEIGHT + 34.0;
 const PROBES_HEIGHT: f64 = 46.0;
 const OWNER_TOP: f64 = PROBES_TOP + PROBES_HEIGHT + 26.0;
 const OWNER_HEIGHT: f64 = 22.0;
-const HEIGHT: f64 = OWNER_TOP + OWNER_HEIGHT + 52.0;
+const ZOOM_TOP: f64 = OWNER_TOP + OWNER_HEIGHT + 62.0;
+const ZOOM_HEIGHT: f64 = 60.0;
+const HEIGHT: f64 = ZOOM_TOP + ZOOM_HEIGHT + 36.0;
+/// Kills that are magnified; the figures of the others stand beside their marks.
+const ZOOMED_KILLS: usize = 3;
+const ZOOM_GAP: f64 = 28.0;
+/// What a magnified kill shows: from a little before it until after any good recovery.
+const ZOOM_FROM_MS: u64 = 50;
+const ZOOM_SPAN_MS: u64 = 350;
+/// Milliseconds of a bar in a magnified kill.
+const ZOOM_BAR_MS: u64 = 5;
 const PARTS: usize = 420;
 
 const STYLE: &str = "<style>
 svg{background:#fff;color:#1c2733;font:12px system-ui,sans-serif}
 text{fill:currentColor}.quiet{opacity:.65}.title{font-size:17px;font-weight:600}
 .grid{stroke:currentColor;opacity:.14}.rate{fill:#2f7fd6;fill-opacity:.25;stroke:#2f7fd6;stroke-width:1.4}
-.good{fill:#2f9e63}.lost{fill:#d64545}.kill{stroke:#d64545;stroke-width:1.4;stroke-dasharray:4 3}
+.good{fill:#2f9e63}.lost{fill:#d64545}rect{shape-rendering:crispEdges}.kill{stroke:#d64545;stroke-width:1.4;stroke-dasharray:4 3}
 .killtext{fill:#d64545;font-weight:600}.m1{fill:#4c78a8}.m2{fill:#e0913a}.m3{fill:#6a9f58}.m4{fill:#9467bd}
 .band{fill:#fff;font-weight:600}
 @media(prefers-color-scheme:dark){svg{background:#12181f;color:#dbe4ee}}
@@ -116,6 +135,7 @@ pub fn svg(scene: &Scene<'_>, title: &str, subtitle: &str) -> String {
     draw_probes(&mut out, &scene.answered(PARTS));
     draw_ownership(&mut out, scene);
     draw_kills(&mut out, scene);
+    draw_zooms(&mut out, scene);
     out.push_str("</svg>\n");
     out
 }
@@ -225,7 +245,62 @@ fn draw_kills(out: &mut String, scene: &Scene<'_>) {
     }
 }
 
-/// The next of 1, 2, 5 times a power of ten, so that the axis has readable figures.
+fn draw_zooms(out: &mut String, scene: &Scene<'_>) {
+    let shown = scene.kills.len().min(ZOOMED_KILLS).max(1) as f64;
+    let width = (WIDTH - LEFT - RIGHT - ZOOM_GAP * (shown - 1.0)) / shown;
+    for (index, (at, kill)) in scene.kills.iter().take(ZOOMED_KILLS).enumerate() {
+        let left = LEFT + index as f64 * (width + ZOOM_GAP);
+        let title = format!("kill {}: answers around it", index + 1);
+        draw_zoom(out, scene, *at, (left, width), &title);
+        let x = left + width * ZOOM_FROM_MS as f64 / ZOOM_SPAN_MS as f64;
+        let _ = writeln!(
+            out,
+            "<line class=\"kill\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>\
+             <text class=\"quiet\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">kill</text>\
+             <text class=\"quiet\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">+{} ms; \
+             {} of {} probes lost</text>",
+            ZOOM_TOP - 4.0,
+            ZOOM_TOP + ZOOM_HEIGHT,
+            ZOOM_TOP + ZOOM_HEIGHT + 16.0,
+            left + width,
+            ZOOM_TOP + ZOOM_HEIGHT + 16.0,
+            ZOOM_SPAN_MS - ZOOM_FROM_MS,
+            kill.probes_lost,
+            kill.probes_sent,
+        );
+    }
+}
+
+/// Bars of the answers that came in each few milliseconds around a kill, in `(left, width)`.
+fn draw_zoom(out: &mut String, scene: &Scene<'_>, kill: Wall, place: (f64, f64), title: &str) {
+    let (left, width) = place;
+    let count = (ZOOM_SPAN_MS / ZOOM_BAR_MS) as usize;
+    let answers = scene.answers_after(kill.minus_ms(ZOOM_FROM_MS), ZOOM_BAR_MS, count);
+    let _ = writeln!(
+        out,
+        "<text class=\"quiet\" x=\"{left:.1}\" y=\"{:.1}\">{title}</text>",
+        ZOOM_TOP - 10.0
+    );
+    let step = width / count as f64;
+    for (i, answered) in answers.iter().enumerate().filter(|(_, answered)| **answered > 0) {
+        let height = ZOOM_HEIGHT * (f64::from(*answered) / ZOOM_BAR_MS as f64).min(1.0);
+        let _ = write!(
+            out,
+            "<rect class=\"good\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.2}\" height=\"{height:.1}\"/>",
+            left + step * i as f64,
+            ZOOM_TOP + ZOOM_HEIGHT - height,
+            step * 0.85,
+        );
+    }
+    let _ = writeln!(
+        out,
+        "<line class=\"grid\" x1=\"{left:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
+        left + width,
+        y = ZOOM_TOP + ZOOM_HEIGHT
+    );
+}
+
+/// The next readable multiple of a power of ten, so that the axis has readable figures.
 fn nice_ceiling(value: f64) -> f64 {
     let power = 10f64.powf(value.log10().floor());
     let steps = [1.0, 2.0, 4.0, 6.0, 8.0, 10.0];
@@ -293,14 +368,7 @@ fn kill_marks(scene: &Scene<'_>) -> String {
 
 /// Answers received around a kill, one character for some milliseconds.
 fn zoom(scene: &Scene<'_>, kill: Wall) -> String {
-    let start = kill.minus_ms(ZOOM_BEFORE_MS);
-    let mut counts = vec![0u32; COLUMNS];
-    for (_, at) in &scene.probes.answers {
-        if *at >= start {
-            let index = (at.ms_since(start) / ZOOM_MS as f64) as usize;
-            bump(&mut counts, Some(index));
-        }
-    }
+    let counts = scene.answers_after(kill.minus_ms(ZOOM_BEFORE_MS), ZOOM_MS, COLUMNS);
     let mut drawn: Vec<char> = counts
         .iter()
         .map(|&count| match count {
