@@ -164,12 +164,12 @@ impl Counters {
 
     /// Counts one dropped packet. For the one writer only.
     pub(crate) fn drop_packet(&self, reason: DropReason) {
-        self.bump(Metric::ALL.len() + reason as usize, 1);
+        self.bump(Metric::ALL.len() + reason.index(), 1);
     }
 
     /// Counts `n` dropped packets. For the one writer only.
     pub(crate) fn drop_packets(&self, reason: DropReason, n: u64) {
-        self.bump(Metric::ALL.len() + reason as usize, n);
+        self.bump(Metric::ALL.len() + reason.index(), n);
     }
 
     /// One metric.
@@ -179,7 +179,7 @@ impl Counters {
 
     /// Packets dropped for one reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.load(Metric::ALL.len() + reason as usize)
+        self.load(Metric::ALL.len() + reason.index())
     }
 
     /// All numbers in layout order. Not one moment: the worker goes on counting meanwhile.
@@ -223,7 +223,7 @@ impl<'a> CountersView<'a> {
 
     /// Packets dropped for one reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.0.get(Metric::ALL.len() + reason as usize).copied().unwrap_or(0)
+        self.0.get(Metric::ALL.len() + reason.index()).copied().unwrap_or(0)
     }
 
     /// Every number with its name; drops are named by their reason.
@@ -246,7 +246,7 @@ mod tests {
             assert_eq!(*metric as usize, at);
         }
         for (at, reason) in DropReason::ALL.iter().enumerate() {
-            assert_eq!(*reason as usize, at);
+            assert_eq!(reason.index(), at);
         }
     }
 

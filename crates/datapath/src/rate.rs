@@ -5,7 +5,9 @@ use holdfast_packet::Nanos;
 /// The time over which packets are counted before the estimate moves.
 const WINDOW_MS: u64 = 10;
 /// The shortest time a rate is computed over, so that one burst does not look like a flood.
-const SHORTEST_MS: u64 = 1;
+const SHORTEST_MS: u64 = 5;
+/// After a silence this long the past says nothing about the future.
+const FORGET_MS: u64 = 1_000;
 
 /// A moving estimate: half the last window, half all before.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,8 +20,10 @@ pub(crate) struct RateMeter {
 impl RateMeter {
     /// Counts `packets` more.
     pub(crate) fn add(&mut self, packets: u64, now: Nanos) {
-        if now.ms_since(self.window_start) >= WINDOW_MS {
-            self.rate_pps = self.rate_pps.midpoint(self.current_pps(now));
+        let elapsed_ms = now.ms_since(self.window_start);
+        if elapsed_ms >= WINDOW_MS {
+            let past_pps = if elapsed_ms < FORGET_MS { self.rate_pps } else { 0 };
+            self.rate_pps = past_pps.midpoint(self.current_pps(now));
             self.window_start = now;
             self.packets = 0;
         }
@@ -87,7 +91,17 @@ mod tests {
         let mut meter = RateMeter::default();
         let start = Nanos::from_secs(5);
         meter.add(64, start);
-        assert!(meter.pps(start) >= 64_000);
+        assert!(meter.pps(start) >= 64_000 / 5);
+    }
+
+    #[test]
+    fn a_long_silence_is_forgotten_at_once() {
+        let mut meter = RateMeter::default();
+        for us in 0..100_000 {
+            meter.add(1, Nanos::from_us(us));
+        }
+        meter.add(1, Nanos::from_secs(5));
+        assert!(meter.pps(Nanos::from_secs(5)) < 2_000);
     }
 
     #[test]

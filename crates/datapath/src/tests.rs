@@ -1,1 +1,10 @@
-//! The worker from the outside: bytes in, bytes out.
+//! The worker from the outside: frames in, frames out, with real SAs against a peer.
+
+mod bench;
+mod drops;
+mod events;
+mod forwarding;
+mod lease;
+mod local;
+mod targets;
+mod workers;

@@ -155,16 +155,17 @@ impl<P: Port> Worker<P> {
 
     /// One round: at most one burst from each side and from the other workers.
     ///
-    /// The tables are looked at before the commands, and the lease after both: so an SA whose
-    /// installation was pushed before a table naming it was published is there when the table is,
-    /// and nothing a command brings is sent after the lease this round is judged by. `now` must
-    /// have been read after the previous round ended.
+    /// The tables are looked at before the commands: so an SA whose installation was pushed before
+    /// a table naming it was published is there when the table is. The lease is looked at after
+    /// both, and compared with `now`, which the caller must have read after the previous round.
     pub fn poll(&mut self, now: Nanos) -> PollResult {
         self.tables.refresh();
         let Self { commands, lease, tables, counters, nodes } = self;
-        let context = Context { now, lease: lease.state(now), tables: tables.current(), counters };
+        let tables = tables.current();
+        let judge = || Context { now, lease: lease.state(now), tables, counters };
         nodes.begin();
-        let mut packets = nodes.take_commands(&context, commands);
+        let mut packets = nodes.take_commands(judge, commands);
+        let context = judge();
         packets += nodes.receive(&context, Side::Outside);
         packets += nodes.receive(&context, Side::Inside);
         packets += nodes.take_over(&context);
@@ -216,9 +217,11 @@ impl<P: Port> Nodes<P> {
         self.too_big_left = crate::outbound::TOO_BIG_REPORTS_PER_POLL;
     }
 
-    fn take_commands(
+    /// Each command is judged by the lease as it is once the command has been taken: an announcement
+    /// pushed after the lease was won must not meet the silence from before.
+    fn take_commands<'a>(
         &mut self,
-        context: &Context<'_>,
+        judge: impl Fn() -> Context<'a>,
         commands: &RingReceiver<WorkerCommand>,
     ) -> usize {
         let mut taken = 0;
@@ -230,7 +233,7 @@ impl<P: Port> Nodes<P> {
                 }
             } else {
                 let Some(command) = commands.pop() else { break };
-                self.obey(context, command);
+                self.obey(&judge(), command);
             }
             taken += 1;
         }

@@ -1,0 +1,147 @@
+//! Which target gets what, and what happens when the set of targets changes.
+
+use super::bench::*;
+use crate::{DropReason, Metric, WorkerCommand, WorkerEvent};
+use holdfast_packet::{MacAddr, Side, frame, icmp};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Sends one packet of each of `flows` connections; the target of each.
+fn probe(bench: &mut Bench, flows: u16) -> BTreeMap<u16, MacAddr> {
+    (0..flows)
+        .map(|port| {
+            let sealed = bench.peer.seal(&request(port));
+            let out = bench.inbound(&[sealed]);
+            (port, destination(&out[0]))
+        })
+        .collect()
+}
+
+#[test]
+fn connections_spread_and_stay() {
+    let mut bench = Bench::new();
+    let first = probe(&mut bench, 60);
+    for id in 1..=3 {
+        let share = first.values().filter(|mac| **mac == target_mac(id)).count();
+        assert!((8..=35).contains(&share), "target {id} has {share} of 60");
+    }
+    assert_eq!(probe(&mut bench, 60), first);
+    assert_eq!(bench.metric(Metric::FlowsAssigned), 60);
+}
+
+#[test]
+fn a_new_target_takes_no_running_connections() {
+    let mut bench = Bench::new();
+    let before = probe(&mut bench, 40);
+    bench.tables.targets = targets(&[1, 2, 3, 4, 5]);
+    bench.publish();
+    assert_eq!(probe(&mut bench, 40), before);
+    let all = probe(&mut bench, 200);
+    assert!(all.values().any(|mac| *mac == target_mac(5)), "but it takes new ones");
+}
+
+#[test]
+fn a_draining_target_keeps_its_connections_and_gets_no_new_ones() {
+    let mut bench = Bench::new();
+    let before = probe(&mut bench, 40);
+    let mut draining = targets(&[1, 2]);
+    draining.by_id.insert(3, crate::TargetEntry { draining: true, ..target(3) });
+    bench.tables.targets = draining;
+    bench.publish();
+    let after = probe(&mut bench, 120);
+    for (port, mac) in &before {
+        assert_eq!(after[port], *mac);
+    }
+    assert!(after.range(40..).all(|(_, mac)| *mac != target_mac(3)));
+}
+
+#[test]
+fn connections_of_a_removed_target_move_and_others_stay() {
+    let mut bench = Bench::new();
+    let before = probe(&mut bench, 60);
+    bench.tables.targets = targets(&[1, 2]);
+    bench.publish();
+    let after = probe(&mut bench, 60);
+    let (moved, stayed): (Vec<_>, Vec<_>) =
+        before.iter().partition(|(_, mac)| **mac == target_mac(3));
+    assert!(!moved.is_empty());
+    assert!(moved.iter().all(|(port, _)| after[port] != target_mac(3)));
+    assert!(stayed.iter().all(|(port, mac)| after[port] == **mac));
+    assert_eq!(bench.metric(Metric::FlowsMoved), moved.len() as u64);
+}
+
+#[test]
+fn two_members_choose_alike() {
+    let (mut one, mut other) = (Bench::new(), Bench::new());
+    assert_eq!(probe(&mut one, 50), probe(&mut other, 50));
+}
+
+#[test]
+fn a_target_without_a_station_is_asked_for() {
+    let mut bench = Bench::new();
+    let mut silent = targets(&[1]);
+    silent.by_id.insert(1, crate::TargetEntry { mac: None, ..target(1) });
+    bench.tables.targets = silent;
+    bench.publish();
+    let sealed = bench.peer.seal(&request(1));
+    assert!(bench.inbound(&[sealed]).is_empty());
+    assert_eq!(bench.dropped(DropReason::NeighbourUnresolved), 1);
+    let events = bench.events();
+    let [WorkerEvent::Resolve { side: Side::Inside, address }] = events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(address, target(1).address);
+}
+
+#[test]
+fn an_icmp_error_follows_its_connection() {
+    let mut bench = Bench::new();
+    let flows = probe(&mut bench, 20);
+    for (port, mac) in flows {
+        let quoted = reply(port);
+        let error = icmp::Repr::FragmentationNeeded { mtu: 1400, packet: &quoted[..28] };
+        let sealed = bench.peer.seal(&frame::icmp_packet(CLIENT, COMMON, &error));
+        assert_eq!(destination(&bench.inbound(&[sealed])[0]), mac);
+    }
+}
+
+#[test]
+fn other_addresses_than_the_service_are_not_served() {
+    let mut bench = Bench::new();
+    bench.tables.service = [198, 51, 100, 200].into();
+    bench.publish();
+    let sealed = bench.peer.seal(&request(1));
+    assert!(bench.inbound(&[sealed]).is_empty());
+    assert_eq!(bench.dropped(DropReason::NotForUs), 1);
+}
+
+#[test]
+fn flows_are_listed() {
+    let mut bench = Bench::new();
+    let flows = probe(&mut bench, 5);
+    bench.now = bench.now.plus_ms(500);
+    bench.command(WorkerCommand::ListFlows { limit: 100 });
+    bench.poll();
+    let events = bench.events();
+    let [WorkerEvent::Flows(listed)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(listed.len(), 5);
+    for flow in listed {
+        assert_eq!(target_mac(flow.target), flows[&flow.key.src_port]);
+        assert!((499..=501).contains(&flow.idle_ms));
+    }
+}
+
+#[test]
+fn more_flows_than_the_table_holds_are_still_forwarded() {
+    let mut bench = Bench::new();
+    let first = probe(&mut bench, 3_000);
+    assert!(bench.metric(Metric::FlowsEvicted) > 0);
+    assert_eq!(probe(&mut bench, 3_000), first, "evicted flows are assigned as before");
+}
+
+#[test]
+fn tables_shared_between_generations_are_not_copied() {
+    let bench = Bench::new();
+    let next = bench.tables.clone();
+    assert!(Arc::ptr_eq(&next.targets.table, &bench.tables.targets.table));
+}
