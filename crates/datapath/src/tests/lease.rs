@@ -2,6 +2,7 @@
 
 use super::bench::*;
 use crate::{DropReason, WorkerCommand, WorkerEvent};
+use holdfast_ipsec::{Encapsulation, OutboundSa, SequenceRange};
 use holdfast_packet::{MacAddr, Nanos, Side, arp, frame, icmp};
 
 /// One of everything an owner would answer or forward.
@@ -70,4 +71,40 @@ fn a_standby_may_ask_for_its_neighbours_and_hears_the_answers() {
     bench.receive(Side::Inside, &answer.frame(INSIDE_MAC));
     bench.poll();
     assert!(matches!(bench.events()[..], [WorkerEvent::Punt { side: Side::Inside, .. }]));
+}
+
+/// What the cluster commits with a takeover: outbound numbers behind every range granted, and the
+/// old horizon as the new floor.
+fn take_over(successor: &mut Bench) {
+    let parameters = parameters(0, Encapsulation::Esp);
+    let range = SequenceRange::new(RANGE + 1, 2 * RANGE + 1);
+    let sa = Box::new(OutboundSa::new(&parameters, range));
+    successor.command(WorkerCommand::InstallOutbound { id: successor.spi(), sa });
+    successor.install_inbound(&parameters, HORIZON, 2 * HORIZON);
+    successor.poll();
+}
+
+#[test]
+fn a_successor_repeats_no_number_and_accepts_no_replay() {
+    let (mut owner, mut successor) = (Bench::new(), Bench::new());
+    successor.lease.set(Nanos::ZERO);
+    let requests: Vec<Vec<u8>> = (0..64).map(|n| owner.peer.seal(&request(n))).collect();
+    assert_eq!(owner.inbound(&requests).len(), 64);
+    let before = owner.outbound(&vec![reply(1); 64]);
+
+    owner.lease.set(owner.now);
+    assert!(owner.outbound(&[reply(1)]).is_empty());
+    successor.lease.set(Nanos::MAX);
+    take_over(&mut successor);
+
+    assert!(successor.inbound(&requests).is_empty(), "an attacker repeats all it has seen");
+    assert_eq!(successor.dropped(DropReason::Ambiguous), 64);
+    let after = successor.outbound(&vec![reply(1); 64]);
+    for frame in before.iter().chain(&after) {
+        // The peer's own replay window is the judge: a repeated number would be refused.
+        assert!(owner.peer.open(frame).is_ok());
+    }
+    owner.peer.jump_to(HORIZON + 1);
+    let fresh = owner.peer.seal(&request(1));
+    assert_eq!(successor.inbound(&[fresh]).len(), 1, "a flow that went on is served");
 }
