@@ -7,6 +7,13 @@
 //!   net_af_packet on both ends of a veth pair      the kernel's path, in a namespace of its own
 //! ```
 #![cfg(dpdk)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test's helpers fail by panicking, and say aloud what they skip or measure"
+)]
 
 use arrayvec::ArrayVec;
 use holdfast_dpdk_wrap::{

@@ -6,6 +6,13 @@
 //!   kernel: ping ── peer-in  192.0.2.11    ~~ veth ~~ in0  ── net_af_packet1 ┘
 //! ```
 #![cfg(dpdk)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test's helpers fail by panicking, and say aloud what they skip or measure"
+)]
 
 use holdfast::clock;
 use holdfast::config;
@@ -108,6 +115,8 @@ fn serve_and_fall_silent() {
     assert!(set.port_statistics(Side::Outside).tx_packets > u64::from(PINGS));
     lease.set(Nanos::ZERO);
     assert!(!answers(COMMON, 1), "answers after the lease");
+    assert!(succeeds(&["ip", "link", "set", "peer-in", "down"]));
+    assert!(set.link_up(Side::Outside) && !set.link_up(Side::Inside), "a lost link is seen");
     set.stop();
 }
 

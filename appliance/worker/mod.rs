@@ -34,8 +34,9 @@ use holdfast_datapath::{
     COMMAND_RING, Counters, EVENT_RING, Handoff, LeaseCell, Metric, RingReceiver, RingSender,
     TablesPublisher, Worker, WorkerCommand, WorkerEvent, WorkerLimits, WorkerParts, ring,
 };
-use holdfast_dpdk_wrap::{DpdkError, Mbuf, Port, PortStatistics, QueuePair, Started};
+use holdfast_dpdk_wrap::{DpdkError, Mbuf, PortStatistics, QueuePair};
 use holdfast_packet::{MacAddr, Nanos, Side};
+use ports::{OpenPort, Ports};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -108,8 +109,8 @@ pub struct WorkerSet {
     /// Before the ports, so that threads end before their ports stop.
     threads: Vec<WorkerThread>,
     workers: Vec<Controls>,
-    ports: [Port<Started>; 2],
-    macs: [MacAddr; 2],
+    outside: OpenPort,
+    inside: OpenPort,
 }
 
 /// The controller's ends of one worker.
@@ -135,9 +136,9 @@ struct Pulse {
 /// # Errors
 /// See [`WorkerError`]. DPDK cannot be started a second time in the same process.
 pub fn start(plan: &WorkerPlan, tables: &mut TablesPublisher) -> Result<WorkerSet, WorkerError> {
-    let ports::Ports { eal, handles, macs, queues } = ports::open(plan)?;
+    let Ports { eal, outside, inside, queues } = ports::open(plan)?;
     let count = u32::try_from(queues.len()).unwrap_or(u32::MAX);
-    let mut set = WorkerSet { threads: Vec::new(), workers: Vec::new(), ports: handles, macs };
+    let mut set = WorkerSet { threads: Vec::new(), workers: Vec::new(), outside, inside };
     for (number, (queues, handoff)) in
         (0..count).zip(queues.into_iter().zip(Handoff::<Mbuf>::mesh(count)))
     {
@@ -201,12 +202,12 @@ impl WorkerSet {
 
     /// The outside port's station address.
     pub const fn outside_mac(&self) -> MacAddr {
-        self.macs[0]
+        self.outside.mac
     }
 
     /// The inside port's station address.
     pub const fn inside_mac(&self) -> MacAddr {
-        self.macs[1]
+        self.inside.mac
     }
 
     /// Gives a command to a worker.
@@ -244,21 +245,21 @@ impl WorkerSet {
 
     /// Whether frames can pass on a side. Asks the driver, which may ask the kernel.
     pub fn link_up(&self, side: Side) -> bool {
-        self.port(side).link().is_ok_and(|link| link.up)
+        self.port(side).link_up()
     }
 
     /// The counters of a side's port; zeros when the device is gone.
     pub fn port_statistics(&self, side: Side) -> PortStatistics {
-        self.port(side).statistics().unwrap_or_default()
+        self.port(side).statistics()
     }
 
     /// Stops the workers and closes the ports.
     pub fn stop(self) {}
 
-    const fn port(&self, side: Side) -> &Port<Started> {
+    const fn port(&self, side: Side) -> &OpenPort {
         match side {
-            Side::Outside => &self.ports[0],
-            Side::Inside => &self.ports[1],
+            Side::Outside => &self.outside,
+            Side::Inside => &self.inside,
         }
     }
 }

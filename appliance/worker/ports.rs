@@ -3,10 +3,12 @@
 use super::{WorkerError, WorkerPlan};
 use crate::config;
 use holdfast_dpdk_wrap::{
-    Device, Eal, EalConfig, Hugepages, Mempool, MempoolOptions, Port, PortOptions, QueuePair,
-    Started,
+    Device, Eal, EalConfig, Hugepages, Mempool, MempoolOptions, Port, PortOptions, PortStatistics,
+    QueuePair, Started,
 };
 use holdfast_packet::{BURST, MacAddr, Port as _};
+use std::fs;
+use std::io;
 
 /// Names the folder DPDK makes under its run directory; members on one host share it, it is empty.
 const FILE_PREFIX: &str = "holdfast";
@@ -15,12 +17,42 @@ const FILE_PREFIX: &str = "holdfast";
 #[derive(Debug)]
 pub(super) struct Ports {
     pub(super) eal: Eal,
-    /// Outside, inside.
-    pub(super) handles: [Port<Started>; 2],
-    /// Outside, inside.
-    pub(super) macs: [MacAddr; 2],
+    pub(super) outside: OpenPort,
+    pub(super) inside: OpenPort,
     /// One pair of outside and inside queues for each worker.
     pub(super) queues: Vec<(QueuePair, QueuePair)>,
+}
+
+/// A started port as the controller sees it.
+#[derive(Debug)]
+pub(super) struct OpenPort {
+    handle: Port<Started>,
+    pub(super) mac: MacAddr,
+    /// The kernel's interface underneath.
+    interface: Option<String>,
+}
+
+impl OpenPort {
+    /// Whether frames can pass. Drivers on an interface of the kernel always say so; there the
+    /// kernel is asked, too.
+    pub(super) fn link_up(&self) -> bool {
+        let driver_says = self.handle.link().is_ok_and(|link| link.up);
+        driver_says && self.interface.as_deref().is_none_or(kernel_link_up)
+    }
+
+    pub(super) fn statistics(&self) -> PortStatistics {
+        self.handle.statistics().unwrap_or_default()
+    }
+}
+
+/// The carrier as sysfs tells it, at once (the operational state follows up to a second later). It
+/// cannot be read while the interface is taken down. An interface that is not there counts as up:
+/// the one of another network namespace is not seen here.
+fn kernel_link_up(interface: &str) -> bool {
+    match fs::read_to_string(format!("/sys/class/net/{interface}/carrier")) {
+        Ok(carrier) => carrier.trim() == "1",
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// Starts DPDK, takes both ports and makes their queues.
@@ -47,14 +79,10 @@ pub(super) fn open(plan: &WorkerPlan) -> Result<Ports, WorkerError> {
         ..EalConfig::new(vec![outside.clone(), inside.clone()], FILE_PREFIX)
     })?;
     let pool = Mempool::new(eal, "packets", &pool_options)?;
-    let (outside_mac, outside, outside_queues) = start(eal, &outside, &options, pool)?;
-    let (inside_mac, inside, inside_queues) = start(eal, &inside, &options, pool)?;
-    Ok(Ports {
-        eal,
-        handles: [outside, inside],
-        macs: [outside_mac, inside_mac],
-        queues: outside_queues.into_iter().zip(inside_queues).collect(),
-    })
+    let (outside, outside_queues) = start(eal, &outside, &options, pool)?;
+    let (inside, inside_queues) = start(eal, &inside, &options, pool)?;
+    let queues = outside_queues.into_iter().zip(inside_queues).collect();
+    Ok(Ports { eal, outside, inside, queues })
 }
 
 fn start(
@@ -62,10 +90,11 @@ fn start(
     device: &Device,
     options: &PortOptions,
     pool: Mempool,
-) -> Result<(MacAddr, Port<Started>, Vec<QueuePair>), WorkerError> {
-    let (port, queues) = Port::open(eal, device.port_name())?.start(options, pool)?;
+) -> Result<(OpenPort, Vec<QueuePair>), WorkerError> {
+    let (handle, queues) = Port::open(eal, device.port_name())?.start(options, pool)?;
     let mac = queues.first().map_or(MacAddr::ZERO, |queue| queue.mac());
-    Ok((mac, port, queues))
+    let interface = device.interface().map(str::to_owned);
+    Ok((OpenPort { handle, mac, interface }, queues))
 }
 
 /// One pool for both ports: enough that every descriptor can hold a buffer while every worker has

@@ -6,6 +6,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
@@ -20,12 +21,12 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_(adjust_nb_rx_tx_desc|close|default_mac_addr_set|get_mtu|get_port_by_name)",
     "rte_eth_dev_(set_mtu|socket_id|start|stop)",
     "rte_eth_macaddr_get",
-    "rte_eth_promiscuous_(enable|disable)",
+    "rte_eth_promiscuous_enable",
     "rte_eth_(rx|tx)_burst",
     "rte_eth_(rx|tx)_queue_setup",
     "rte_eth_stats_get",
     "rte_mempool_(avail|in_use)_count",
-    "rte_pktmbuf_(alloc|free|free_bulk|pool_create)",
+    "rte_pktmbuf_(alloc|free|pool_create)",
     "rte_strerror",
     "rte_thread_(register|unregister)",
     "rte_version",
@@ -36,7 +37,7 @@ const TYPES: &[&str] = &["holdfast_.*", "rte_eth_stats", "rte_ether_addr"];
 const OPAQUE: &[&str] =
     &["rte_eth_(rx|tx)conf", "rte_eth_conf", "rte_eth_dev_info", "rte_mbuf.*", "rte_mempool.*"];
 /// Constants.
-const VALUES: &[&str] = &["RTE_PKTMBUF_HEADROOM", "RTE_ETHER_ADDR_LEN"];
+const VALUES: &[&str] = &["RTE_PKTMBUF_HEADROOM"];
 /// Libraries that define the functions above. Drivers are not among them: EAL loads those itself.
 const LIBRARIES: &[&str] = &["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool"];
 
@@ -141,8 +142,10 @@ fn has_libclang(folder: &Path) -> bool {
     entries.flatten().any(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // Not libclang-cpp, which is another interface.
-        name.starts_with("libclang.so") || name.starts_with("libclang-1")
+        // libclang.so.1 or libclang-14.so, but not libclang-cpp.so, which is another interface.
+        let rest = name.strip_prefix("libclang").unwrap_or_default();
+        rest.starts_with(".so")
+            || rest.strip_prefix('-').is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()))
     })
 }
 
@@ -171,10 +174,15 @@ fn generate_bindings(flags: &[String], out: &Path) {
     for name in VALUES {
         builder = builder.allowlist_var(name);
     }
-    let bindings = builder.generate().unwrap_or_else(|error| {
+    // Without libclang bindgen panics.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| builder.generate()));
+    let Ok(outcome) = outcome else {
+        fail("bindgen found no libclang", "Install it: apt install libclang-dev")
+    };
+    let bindings = outcome.unwrap_or_else(|error| {
         fail(
             &format!("bindgen cannot read DPDK's headers ({})", first_line(&error.to_string())),
-            "If libclang is missing: apt install libclang-dev. If several are installed: set LIBCLANG_PATH",
+            "With several releases of LLVM installed: set LIBCLANG_PATH to that of clang",
         )
     });
     if let Err(error) = bindings.write_to_file(out.join("bindings.rs")) {

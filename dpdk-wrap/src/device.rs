@@ -22,6 +22,11 @@ impl Device {
         &self.name
     }
 
+    /// The kernel's interface underneath, for drivers that sit on one (`iface=`).
+    pub fn interface(&self) -> Option<&str> {
+        self.arguments.split(',').find_map(|argument| argument.strip_prefix("iface="))
+    }
+
     /// True for a virtual device, false for one on the PCI bus.
     pub const fn is_virtual(&self) -> bool {
         self.is_virtual
@@ -85,8 +90,10 @@ mod tests {
         let device = parsed("net_af_packet0,iface=out0,framesz=4096");
         assert_eq!(device.port_name(), "net_af_packet0");
         assert!(device.is_virtual());
+        assert_eq!(device.interface(), Some("out0"));
         assert_eq!(device.to_string(), "net_af_packet0,iface=out0,framesz=4096");
         assert_eq!(parsed("net_null1").to_string(), "net_null1");
+        assert_eq!(parsed("net_null1").interface(), None);
     }
 
     #[test]

@@ -10,12 +10,12 @@ use std::process::Command;
 const CHILD: &str = "HOLDFAST_TEST_CHILD";
 
 /// Runs the body of `test` in a process of its own.
-pub fn in_own_process(test: &str, body: impl FnOnce()) {
+pub(crate) fn in_own_process(test: &str, body: impl FnOnce()) {
     in_own_process_through(&[], test, body);
 }
 
 /// Runs the body of `test` in a process of its own, started through the command `prefix`.
-pub fn in_own_process_through(prefix: &[String], test: &str, body: impl FnOnce()) {
+pub(crate) fn in_own_process_through(prefix: &[String], test: &str, body: impl FnOnce()) {
     if is_child() {
         return body();
     }
@@ -28,17 +28,17 @@ pub fn in_own_process_through(prefix: &[String], test: &str, body: impl FnOnce()
 }
 
 /// True in the process that runs a test's body.
-pub fn is_child() -> bool {
+pub(crate) fn is_child() -> bool {
     env::var_os(CHILD).is_some()
 }
 
 /// A network namespace that is removed when dropped.
-pub struct Namespace(String);
+pub(crate) struct Namespace(String);
 
 impl Namespace {
     /// A namespace with these veth pairs up in it, silent but for what a test sends. `None`, said
     /// aloud, where namespaces cannot be made. In a test's child process nothing is made.
-    pub fn with_veths(name: &str, pairs: &[(&str, &str)]) -> Option<Self> {
+    pub(crate) fn with_veths(name: &str, pairs: &[(&str, &str)]) -> Option<Self> {
         if is_child() {
             return Some(Self(String::new()));
         }
@@ -60,12 +60,12 @@ impl Namespace {
     }
 
     /// Runs a command inside; true when it succeeds.
-    pub fn run(&self, words: &[&str]) -> bool {
+    pub(crate) fn run(&self, words: &[&str]) -> bool {
         succeeds(&[&["ip", "netns", "exec", &self.0], words].concat())
     }
 
     /// What to put before a command to run it inside.
-    pub fn prefix(&self) -> Vec<String> {
+    pub(crate) fn prefix(&self) -> Vec<String> {
         ["ip", "netns", "exec", &self.0].map(str::to_owned).into()
     }
 }
@@ -79,7 +79,7 @@ impl Drop for Namespace {
 }
 
 /// Runs a command; true when it succeeds.
-pub fn succeeds(words: &[&str]) -> bool {
+pub(crate) fn succeeds(words: &[&str]) -> bool {
     let Some((program, arguments)) = words.split_first() else { return false };
     Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
 }
