@@ -19,6 +19,9 @@ pub const CONNECTION_NAME_BYTES_MAX: usize = 255;
 /// Traffic selectors of one direction; RFC 7296 section 3.13 counts them in one octet.
 pub const SELECTORS_MAX: usize = 255;
 
+/// Traffic selectors of all Child SAs together: eight for each of as many as there may be.
+pub const SELECTORS_TOTAL_MAX: usize = 8 * CHILD_SAS_MAX;
+
 /// Changes in one `Ike` command. One exchange makes a handful; the bound stops a broken proposer.
 pub const CHANGES_MAX: usize = 4_096;
 

@@ -76,6 +76,7 @@ pub struct State {
     ike_sas: BTreeMap<IkeSpi, IkeRecord>,
     ike_bytes: usize,
     children: BTreeMap<Spi, ChildRecord>,
+    selectors: usize,
     /// The relation IKE SA to Child SA, derived from `children`.
     children_of: BTreeMap<IkeSpi, BTreeSet<Spi>>,
     draining: BTreeSet<TargetId>,
@@ -226,6 +227,11 @@ impl State {
             None if self.children.len() >= limits::CHILD_SAS_MAX => {
                 return Err(Refusal::TooManyChildSas);
             }
+            None if self.selectors.saturating_add(count_selectors(parameters))
+                > limits::SELECTORS_TOTAL_MAX =>
+            {
+                return Err(Refusal::TooLarge("the sum of all traffic selectors"));
+            }
             None => (ChildRecord::new(ike, parameters.clone()), Effect::ChildInstalled(spi)),
         };
         undo.push(Undo::Child(spi, self.set_child(spi, Some(record))));
@@ -265,17 +271,21 @@ impl State {
         previous
     }
 
-    /// The only place that touches `children`, so the relation stays true.
+    /// The only place that touches `children`, so the relation and the count stay true.
     pub(crate) fn set_child(
         &mut self,
         spi: Spi,
         record: Option<ChildRecord>,
     ) -> Option<ChildRecord> {
         let parent = record.as_ref().map(|record| record.ike);
+        let count = |record: &ChildRecord| count_selectors(&record.parameters);
+        let added = record.as_ref().map_or(0, count);
         let previous = match record {
             Some(record) => self.children.insert(spi, record),
             None => self.children.remove(&spi),
         };
+        let removed = previous.as_ref().map_or(0, count);
+        self.selectors = self.selectors.saturating_add(added).saturating_sub(removed);
         if let Some(previous) = &previous {
             self.detach(previous.ike, spi);
         }
@@ -397,6 +407,10 @@ impl State {
     pub(crate) fn set_draining(&mut self, target: TargetId) {
         self.draining.insert(target);
     }
+}
+
+fn count_selectors(parameters: &ChildSaParameters) -> usize {
+    parameters.selectors.local.len().saturating_add(parameters.selectors.remote.len())
 }
 
 fn check_parameters(parameters: &ChildSaParameters) -> Result<(), Refusal> {

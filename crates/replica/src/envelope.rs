@@ -12,6 +12,7 @@ use holdfast_cluster::MemberId;
 use holdfast_packet::Nanos;
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
+use std::fmt;
 
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 44;
@@ -52,7 +53,7 @@ pub enum MessageError {
 }
 
 /// One message between members.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Envelope {
     pub(crate) from: MemberId,
     pub(crate) term: u64,
@@ -63,6 +64,13 @@ pub(crate) struct Envelope {
     /// How long the sender keeps the promise that goes with an echo.
     pub(crate) promise_ns: u64,
     pub(crate) message: Message,
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.message.get_msg_type();
+        write!(f, "Envelope({kind:?} of {} in term {})", self.from, self.term)
+    }
 }
 
 impl Envelope {

@@ -35,6 +35,7 @@
 //!   `Debug`. raft-rs keeps log entries in plain memory it does not wipe; compaction frees it.
 #![forbid(unsafe_code)]
 
+mod config;
 mod envelope;
 pub mod lease;
 mod output;
@@ -48,14 +49,12 @@ mod tests;
 mod timing;
 pub mod wal;
 
+pub use config::{Compaction, Config, ProposeError, ReplicaError, TransferError};
 pub use envelope::{ENVELOPE_BYTES_MAX, MessageError};
 pub use output::{
     Checkpoint, HardState, Lane, LogEntry, Output, Recovered, Role, SnapshotImage, WriteBatch,
 };
-pub use replica::{
-    Compaction, Config, MemberProgress, ProposalId, ProposeError, Replica, ReplicaError, Status,
-    TransferError,
-};
+pub use replica::{MemberProgress, ProposalId, Replica, Status};
 pub use timing::{Timing, TimingError};
 
 /// Members of one cluster. Raft gains nothing from more, and the stagger of the election

@@ -8,7 +8,6 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 /// Something to do, in order.
-#[derive(Debug)]
 pub enum Output {
     /// Send bytes to a member. Losing them is allowed; so is overtaking between lanes.
     Send {
@@ -53,6 +52,27 @@ pub enum Output {
     LeaseUntil(Option<Nanos>),
     /// The replica cannot go on and does nothing any more: end the process.
     Halted(ReplicaError),
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // The bytes may carry log entries, and those carry keys.
+            Self::Send { to, lane, bytes } => {
+                write!(f, "Send({lane:?} to {to}, {} bytes)", bytes.len())
+            }
+            Self::Persist(batch) => batch.fmt(f),
+            Self::Applied { index, term, command, effects } => {
+                write!(f, "Applied({term}/{index}, {command:?}, {effects:?})")
+            }
+            Self::StateReplaced { index } => write!(f, "StateReplaced({index})"),
+            Self::RoleChanged { role, term, leader } => {
+                write!(f, "RoleChanged({role:?} in {term}, leader {leader:?})")
+            }
+            Self::LeaseUntil(until) => write!(f, "LeaseUntil({until:?})"),
+            Self::Halted(error) => write!(f, "Halted({error})"),
+        }
+    }
 }
 
 /// The role in the present term.

@@ -23,13 +23,12 @@ use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
 use std::collections::VecDeque;
 
 /// Batches handed out and not reported stored.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Writes {
     last_number: u64,
     pending: VecDeque<PendingWrite>,
 }
 
-#[derive(Debug)]
 struct PendingWrite {
     number: u64,
     /// The last Ready whose storing this batch completes.
@@ -252,9 +251,9 @@ impl Replica {
         let index = self.state.applied();
         let Some(term) = self.node.store().term_of(index) else { return };
         let image = SnapshotImage { index, term, data: self.state.snapshot() };
-        let retained = self.config.compaction.retained_entries;
+        let rule = self.config.compaction;
         let store = self.node.mut_store();
-        store.compact(&image, retained);
+        store.compact(&image, rule.retained_entries, rule.bytes);
         let checkpoint = Checkpoint {
             hard_state: store.hard_state(),
             entries: store.entries_behind(index),

@@ -125,13 +125,15 @@ impl LogStore {
     }
 
     /// Keeps a snapshot of this member's own state and forgets entries up to it, but for the
-    /// last `retained` of them, which serve followers that lag a little.
-    pub(crate) fn compact(&mut self, image: &SnapshotImage, retained: u64) {
+    /// last `retained` of them (or `retained_bytes`), which serve followers that lag a little.
+    pub(crate) fn compact(&mut self, image: &SnapshotImage, retained: u64, retained_bytes: u64) {
         self.snapshot = self.snapshot_message(image);
         let forget_to = image.index.saturating_sub(retained);
-        while self.first() <= forget_to {
+        let mut bytes: u64 = self.entries.iter().map(|entry| entry.data.len() as u64).sum();
+        while self.first() <= forget_to || (self.first() <= image.index && bytes > retained_bytes) {
             let Some(entry) = self.entries.pop_front() else { break };
             self.before = (entry.index, entry.term);
+            bytes = bytes.saturating_sub(entry.data.len() as u64);
         }
         let behind = self.entries.iter().filter(|entry| entry.index > image.index);
         self.bytes_since_snapshot = behind.map(|entry| entry.data.len() as u64).sum();

@@ -1,10 +1,14 @@
 //! Crashes of disks and processes: what was acknowledged is there again.
 
 use super::{ONE, drain, others, settled};
+use crate::envelope::Envelope;
 use crate::testing::{Conditions, Network, Prng};
-use crate::{Compaction, Config, HardState, LogEntry, Recovered, Replica, ReplicaError, Timing};
+use crate::{
+    Compaction, Config, HardState, LogEntry, Output, Recovered, Replica, ReplicaError, Timing,
+};
 use holdfast_cluster::{Incarnation, MemberId, TargetId};
 use holdfast_packet::Nanos;
+use raft::eraftpb::{Entry, Message, MessageType};
 
 fn small_log() -> Compaction {
     Compaction { entries: 40, bytes: 1 << 20, retained_entries: 5 }
@@ -91,6 +95,50 @@ fn nothing_is_acknowledged_before_it_is_stored() {
     assert_eq!(network.owner(), Some(owner), "heartbeats go on: the lease does not wait for disks");
 }
 
+/// The kinds of the messages among outputs.
+fn sent(replica: &mut Replica) -> Vec<MessageType> {
+    let kind = |output| match output {
+        Output::Send { bytes, .. } => {
+            Some(Envelope::decode(&bytes).unwrap().message.get_msg_type())
+        }
+        _ => None,
+    };
+    std::iter::from_fn(|| replica.poll_output()).filter_map(kind).collect()
+}
+
+#[test]
+fn a_heartbeat_is_answered_at_once_unless_its_term_is_not_stored_yet() {
+    let members = vec![MemberId(1), MemberId(2), MemberId(3)];
+    let config = Config::new(ONE, members, Timing::DEFAULT, Incarnation(1));
+    let mut replica = Replica::new(config, Recovered::default(), Nanos::ZERO).unwrap();
+    let now = Nanos::from_ms(100);
+    let leader = MemberId(2);
+    let of_leader = |kind, entries: Vec<Entry>| {
+        let mut message = Message::default();
+        message.set_msg_type(kind);
+        (message.from, message.to, message.term) = (leader.0, ONE.0, 5);
+        message.set_entries(entries.into());
+        let promise_ns = Timing::DEFAULT.promise_ns();
+        let envelope =
+            Envelope { from: leader, term: 5, sent: now, echo: None, promise_ns, message };
+        envelope.encode().unwrap()
+    };
+    let heartbeat = of_leader(MessageType::MsgHeartbeat, Vec::new());
+    replica.handle_message(now, leader, &heartbeat).unwrap();
+    assert_eq!(sent(&mut replica), [], "term 5 is not stored");
+    replica.persisted(now, 1);
+    assert_eq!(sent(&mut replica), [MessageType::MsgHeartbeatResponse]);
+    let mut entry = Entry::default();
+    (entry.term, entry.index) = (5, 1);
+    let append = of_leader(MessageType::MsgAppend, vec![entry]);
+    replica.handle_message(now, leader, &append).unwrap();
+    assert_eq!(sent(&mut replica), [], "the entry is not stored");
+    replica.handle_message(now, leader, &heartbeat).unwrap();
+    assert_eq!(sent(&mut replica), [MessageType::MsgHeartbeatResponse]);
+    replica.persisted(now, 2);
+    assert_eq!(sent(&mut replica), [MessageType::MsgAppendResponse]);
+}
+
 #[test]
 fn the_leader_does_not_wait_for_its_own_disk_to_commit_but_to_apply() {
     let (mut network, owner) = settled(6, Conditions::default());
@@ -124,14 +172,14 @@ fn a_member_whose_disk_lost_what_it_acknowledged_stops() {
         })
         .unwrap();
     for output in heartbeats {
-        if let crate::Output::Send { to, bytes, .. } = output
+        if let Output::Send { to, bytes, .. } = output
             && to == victim
         {
             let _refused = replica.handle_message(now, owner, &bytes);
         }
     }
     let last = std::iter::from_fn(|| replica.poll_output()).last();
-    assert!(matches!(last, Some(crate::Output::Halted(ReplicaError::LogLost { .. }))), "{last:?}");
+    assert!(matches!(last, Some(Output::Halted(ReplicaError::LogLost { .. }))), "{last:?}");
     assert_eq!(replica.poll_timeout(), None);
 }
 

@@ -1,0 +1,170 @@
+//! What a replica is started with, and the errors it can answer.
+
+use crate::{MEMBERS_MAX, Timing, TimingError};
+use holdfast_cluster::{CodecError, Incarnation, MemberId};
+
+/// Bytes of entries in one append message; also keeps a message within one transport frame.
+const APPEND_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Append messages on their way to one follower: with the size above, what a slow one may cost.
+const APPENDS_IN_FLIGHT_MAX: usize = 64;
+
+/// Bytes of entries proposed but not committed; beyond, proposals are refused as busy.
+const UNCOMMITTED_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// When to cut the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// Snapshot after this many entries.
+    pub entries: u64,
+    /// Snapshot after this many bytes of entries, if that comes first.
+    pub bytes: u64,
+    /// Entries kept in memory before the cut, for followers that lag a little; at most `bytes`.
+    pub retained_entries: u64,
+}
+
+impl Default for Compaction {
+    /// A snapshot every few minutes of a busy cluster; a restart reads at most 8 MiB of log.
+    fn default() -> Self {
+        Self { entries: 16_384, bytes: 8 * 1024 * 1024, retained_entries: 2_048 }
+    }
+}
+
+/// What a replica is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This member.
+    pub id: MemberId,
+    /// All members, this one included; equal everywhere.
+    pub members: Vec<MemberId>,
+    /// Equal everywhere.
+    pub timing: Timing,
+    /// The boot counter of this member.
+    pub incarnation: Incarnation,
+    /// When to cut the log.
+    pub compaction: Compaction,
+}
+
+impl Config {
+    /// With the usual compaction.
+    #[must_use]
+    pub fn new(
+        id: MemberId,
+        members: Vec<MemberId>,
+        timing: Timing,
+        incarnation: Incarnation,
+    ) -> Self {
+        Self { id, members, timing, incarnation, compaction: Compaction::default() }
+    }
+}
+
+/// Why a replica cannot start, or cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplicaError {
+    /// The operator's list of members is unusable.
+    #[error("members must be 1 to {MEMBERS_MAX} different ids of at least 1, this one among them")]
+    Members,
+    /// The operator's timing is unusable.
+    #[error("timing: {0}")]
+    Timing(#[from] TimingError),
+    /// The stored log does not fit together.
+    #[error("stored log: {0}")]
+    Log(&'static str),
+    /// This member acknowledged more than its log holds: its disk lost synced data or was put
+    /// back to an older state. It must not vote under its id again.
+    #[error(
+        "the leader has {commit} entries that this member acknowledged, but its log ends at \
+         {last}: its disk lost data; wipe it and add the member under a new id"
+    )]
+    LogLost {
+        /// What the leader says was acknowledged.
+        commit: u64,
+        /// What is there.
+        last: u64,
+    },
+    /// A committed entry cannot be read, most likely because a newer release wrote it.
+    #[error("entry {index}: {error}")]
+    Entry {
+        /// Its place in the log.
+        index: u64,
+        /// What is wrong with it.
+        error: CodecError,
+    },
+    /// A snapshot cannot be read.
+    #[error("snapshot at {index}: {error}")]
+    Snapshot {
+        /// The last entry in it.
+        index: u64,
+        /// What is wrong with it.
+        error: CodecError,
+    },
+    /// Raft refused its configuration.
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// Why a proposal was not taken. None of these leaves a trace in the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Only the leader proposes; proposals are never forwarded, so none is ever doubled.
+    #[error("not the leader (that is {leader:?})")]
+    NotLeader {
+        /// Who leads, where known.
+        leader: Option<MemberId>,
+    },
+    /// The command names an owner other than this process in this term.
+    #[error("made by another owner")]
+    OtherOwner,
+    /// A transfer is under way, or too much is waiting for its commit: try again.
+    #[error("busy")]
+    Busy,
+    /// The command does not fit into an entry.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The replica stopped after an error.
+    #[error("halted")]
+    Halted,
+}
+
+/// Why leadership is not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// Only the leader can.
+    #[error("not the leader")]
+    NotLeader,
+    /// Not another configured member.
+    #[error("member {0} is not another member")]
+    NoSuchMember(MemberId),
+}
+
+/// Returns the rank of this member, which staggers its election timeout.
+pub(crate) fn check_members(config: &Config) -> Result<u64, ReplicaError> {
+    let members = &config.members;
+    let different = members.windows(2).all(|pair| pair.first() < pair.last());
+    let positive = members.first().is_some_and(|first| first.0 != raft::INVALID_ID);
+    if members.len() > MEMBERS_MAX || !different || !positive {
+        return Err(ReplicaError::Members);
+    }
+    let rank = members.binary_search(&config.id).map_err(|_| ReplicaError::Members)?;
+    Ok(rank as u64)
+}
+
+pub(crate) fn raft_config(config: &Config, rank: u64, applied: u64) -> raft::Config {
+    let ticks = |ticks: u64| usize::try_from(ticks).unwrap_or(usize::MAX);
+    let own_timeout = ticks(config.timing.election_ticks_of(rank));
+    raft::Config {
+        id: config.id.0,
+        election_tick: ticks(config.timing.election_ticks),
+        heartbeat_tick: ticks(config.timing.heartbeat_ticks),
+        // A range of one: no randomness, and no two members campaign in the same tick.
+        min_election_tick: own_timeout,
+        max_election_tick: own_timeout.saturating_add(1),
+        applied,
+        max_size_per_msg: APPEND_BYTES_MAX,
+        max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
+        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+        check_quorum: true,
+        pre_vote: true,
+        ..raft::Config::default()
+    }
+}
