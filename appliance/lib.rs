@@ -25,8 +25,11 @@
 
 pub mod clock;
 pub mod config;
+pub mod controller;
+pub mod daemon;
 pub mod os;
 pub mod pki;
+pub mod server;
 pub mod store;
 pub mod transport;
 pub mod worker;

@@ -71,6 +71,10 @@ fn ports(config: &Config, places: &Places, problems: &Problems<'_>) {
         );
         problems.add(places.inside_queues, what, "make them equal");
     }
+    if !config.outside.queues.is_power_of_two() {
+        let what = format!("{} queues; a power of two is needed", config.outside.queues);
+        problems.add(places.inside_queues, what, "an SPI's low bits name its worker");
+    }
     let (cpus, workers) = (config.dpdk.cpus.len(), usize::from(config.outside.queues));
     if cpus != 0 && cpus < workers {
         let what = format!("{cpus} cpus for {workers} workers");

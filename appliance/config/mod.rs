@@ -19,6 +19,7 @@ pub use prefix::Prefix;
 pub use problem::{ConfigError, Problem};
 
 use holdfast_crypto::SecretBytes;
+use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -164,17 +165,6 @@ pub struct Ike {
     pub local_id: Identity,
 }
 
-/// An identity as RFC 7296 section 3.5 types it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identity {
-    /// `ID_IPV4_ADDR`.
-    Address(Ipv4Addr),
-    /// `ID_FQDN`.
-    DomainName(String),
-    /// `ID_RFC822_ADDR`.
-    Mailbox(String),
-}
-
 /// One `[[connection]]`.
 #[derive(Debug, Clone)]
 pub struct Connection {
@@ -188,33 +178,22 @@ pub struct Connection {
     pub local_ts: Vec<Prefix>,
     /// What the peer may have behind itself.
     pub remote_ts: Vec<Prefix>,
-    /// Proposals for the IKE SA, in order; empty for the built-in ones.
-    pub ike_proposals: Vec<String>,
-    /// Proposals for Child SAs, in order; empty for the built-in ones.
-    pub esp_proposals: Vec<String>,
-    /// Extended sequence numbers.
-    pub esn: Esn,
+    /// Algorithms of the IKE SA, in order of preference.
+    pub ike_proposals: Vec<IkeProposal>,
+    /// Algorithms of Child SAs, in order of preference.
+    pub esp_proposals: Vec<EspProposal>,
+    /// Extended sequence numbers (RFC 4303 section 2.2.1).
+    pub esn: EsnPolicy,
     /// Lifetime of a Child SA, seconds.
-    pub child_lifetime_s: u64,
+    pub child_lifetime_s: u32,
     /// Lifetime of an IKE SA, seconds.
-    pub ike_lifetime_s: u64,
+    pub ike_lifetime_s: u32,
     /// Silence after which the peer is asked whether it lives, seconds; `None` never.
-    pub liveness_s: Option<u64>,
+    pub liveness_s: Option<u32>,
     /// Size of the anti-replay window.
     pub replay_window_packets: u32,
     /// What happens to its Child SAs after a takeover.
     pub policy: TakeoverPolicy,
-}
-
-/// Extended sequence numbers (RFC 4303 section 2.2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Esn {
-    /// Not offered and not accepted.
-    Never,
-    /// As the peer likes.
-    Allow,
-    /// Nothing else.
-    Require,
 }
 
 /// What happens to Child SAs after a takeover.

@@ -2,21 +2,24 @@
 
 use super::read::{At, Problems, Section, list, number, parsed, text, word};
 use super::{
-    Addresses, CONNECTIONS_MAX, Cluster, Config, Connection, Dpdk, Esn, Hugepages, Identity, Idle,
-    Ike, Log, LogFormat, MEMBERS_MAX, Member, Peer, Port, Prefix, Problem, QUEUES_MAX, TARGETS_MAX,
+    Addresses, CONNECTIONS_MAX, Cluster, Config, Connection, Dpdk, Hugepages, Idle, Ike, Log,
+    LogFormat, MEMBERS_MAX, Member, Peer, Port, Prefix, Problem, QUEUES_MAX, TARGETS_MAX,
     TakeoverPolicy, Target, Timing, check,
 };
 use holdfast_crypto::SecretBytes;
+use holdfast_dpdk_wrap::Device;
+use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal};
+use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use toml::de::{DeTable, DeValue};
 
 /// Where the operator's socket is unless the file says otherwise.
 pub(super) const SOCKET_DEFAULT: &str = "/run/holdfast/holdfast.sock";
 
 const ADDRESS: &str = "an IPv4 address such as 192.0.2.1";
-const PREFIX: &str = "a prefix such as 192.0.2.0/24";
 /// Longer than any sensible lifetime; keeps sums far from overflow.
 const LIFETIME_S_MAX: u64 = 30 * 24 * 3_600;
 /// Longest Unix socket path the system takes.
@@ -90,7 +93,7 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
     let log = file.table("log").map_or_else(Log::default, log);
     file.finish();
     let addresses = addresses?;
-    let local_id = local_id.unwrap_or(Identity::Address(addresses.common));
+    let local_id = local_id.unwrap_or(Identity::Ipv4(addresses.common));
     Some(Config {
         member: member?,
         cluster: cluster?,
@@ -171,7 +174,10 @@ fn addresses(s: Section<'_, '_>, places: &mut Places) -> Option<Addresses> {
 
 /// A port, and where its device and its queues stand.
 fn port(s: Section<'_, '_>) -> Option<(Port, usize, usize)> {
-    let device = s.required("device", text);
+    let device = s.required("device", |value| {
+        let _known: Device = explained(value)?;
+        text(value)
+    });
     let queues = s.or("queues", 1, number(1, u64::from(QUEUES_MAX)));
     s.finish();
     let device = device?;
@@ -206,16 +212,19 @@ fn ike(s: Section<'_, '_>) -> Option<Identity> {
 }
 
 fn connection(s: Section<'_, '_>, folder: &Path, service: &[Ipv4Addr]) -> Option<Connection> {
-    const ESNS: &[(&str, Esn)] =
-        &[("never", Esn::Never), ("allow", Esn::Allow), ("require", Esn::Require)];
+    const ESNS: &[(&str, EsnPolicy)] = &[
+        ("never", EsnPolicy::Never),
+        ("allow", EsnPolicy::Allow),
+        ("require", EsnPolicy::Require),
+    ];
     let name = s.required("name", text);
     let remote_id = s.optional("remote_id", identity);
     let psk = key(&s, folder);
     let local_ts = s.optional("local_ts", list(prefix));
     let remote_ts = s.required("remote_ts", list(prefix));
-    let ike_proposals = s.or("ike_proposals", Vec::new(), list(text)).value;
-    let esp_proposals = s.or("esp_proposals", Vec::new(), list(text)).value;
-    let esn = s.or("esn", Esn::Allow, word(ESNS)).value;
+    let ike_proposals = s.or("ike_proposals", IkeProposal::defaults(), list(explained)).value;
+    let esp_proposals = s.or("esp_proposals", EspProposal::defaults(), list(explained)).value;
+    let esn = s.or("esn", EsnPolicy::Allow, word(ESNS)).value;
     let child_lifetime_s = s.or("child_lifetime_s", 3_600, number(60, LIFETIME_S_MAX)).value;
     let ike_lifetime_s = s.or("ike_lifetime_s", 14_400, number(60, LIFETIME_S_MAX)).value;
     let liveness_s = s.or("liveness_s", 30, number(0, 86_400)).value;
@@ -311,16 +320,16 @@ fn policy(value: &DeValue<'_>) -> Result<TakeoverPolicy, String> {
 }
 
 fn identity(value: &DeValue<'_>) -> Result<Identity, String> {
-    let text = text(value)?;
-    if let Ok(address) = text.parse() {
-        return Ok(Identity::Address(address));
-    }
-    Ok(if text.contains('@') { Identity::Mailbox(text) } else { Identity::DomainName(text) })
+    explained(value)
+}
+
+/// Whatever can be parsed from a text and says itself what is wrong with it.
+fn explained<T: FromStr<Err: Display>>(value: &DeValue<'_>) -> Result<T, String> {
+    text(value)?.parse().map_err(|error: T::Err| error.to_string())
 }
 
 fn prefix(value: &DeValue<'_>) -> Result<Prefix, String> {
-    let text = value.as_str().ok_or_else(|| format!("must be {PREFIX}"))?;
-    text.parse()
+    explained(value)
 }
 
 fn path_in(folder: &Path) -> impl Fn(&DeValue<'_>) -> Result<PathBuf, String> {

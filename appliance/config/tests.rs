@@ -35,11 +35,8 @@ fn the_example_is_sound() {
     assert_eq!(config.own_address(), Some("10.99.0.1:7000".parse().unwrap()));
     assert_eq!(config.connections[0].psk.as_bytes(), b"swordfish-swordfish");
     assert_eq!(config.connections[0].liveness_s, Some(30));
-    assert_eq!(
-        config.connections[0].remote_id,
-        Some(Identity::Mailbox("client@example.org".into()))
-    );
-    assert_eq!(config.ike.local_id, Identity::Address([198, 51, 100, 100].into()));
+    assert_eq!(config.connections[0].remote_id, Some(Identity::Email("client@example.org".into())));
+    assert_eq!(config.ike.local_id, Identity::Ipv4([198, 51, 100, 100].into()));
     assert_eq!(config.targets[1].weight, 1);
     assert_ne!(config.targets[0].id(), config.targets[1].id());
 }
@@ -124,6 +121,8 @@ fn values_that_cannot_be_are_refused() {
             "\"sync\" (RFC 6311) is not built yet; use \"renew\"",
         ),
         ("policy = \"renew\"", "policy = \"strict\"", "\"strict\" is not built yet; use \"renew\""),
+        ("esn = \"allow\"", "esp_proposals = [\"rot13\"]", "rot13"),
+        ("esn = \"allow\"", "ike_proposals = [\"aes256gcm16\"]", "pseudorandom function"),
         ("level = \"info\"", "level = \"in=fo=\"", "is not a level"),
         ("psk = \"swordfish-swordfish\"", "", "no key is given; give either psk or psk_file"),
         (
@@ -169,6 +168,7 @@ fn values_that_contradict_each_other_are_refused_with_a_remedy() {
             "both sides name the same device",
         ),
         ("queues = 1   ", "queues = 2   ", "a worker serves one of each; make them equal"),
+        ("queues = 1   ", "queues = 3   ", "a power of two is needed"),
         ("remote_ts = [\"10.77.0.0/16\"]", "remote_ts = []", "remote_ts is empty"),
         ("[[cluster.member]]\nid = 3\naddress = \"10.99.0.3:7000\"", "", "add a third"),
     ] {

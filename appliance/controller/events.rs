@@ -1,0 +1,76 @@
+//! The member's events as lines of the log, with fields.
+
+use holdfast_member::MemberEvent;
+
+/// Writes one event. Changes of ownership and what needs a person are warnings.
+pub(super) fn log(event: &MemberEvent) {
+    match event {
+        MemberEvent::OwnershipTaken { owner, previous, child_sas } => tracing::warn!(
+            event = "ownership_taken",
+            member = owner.member.0,
+            incarnation = owner.incarnation.0,
+            epoch = owner.epoch.0,
+            previous = previous.map(|owner| owner.member.0),
+            child_sas,
+            "{event}"
+        ),
+        MemberEvent::OwnershipLost { owner, .. } => tracing::warn!(
+            event = "ownership_lost",
+            member = owner.member.0,
+            epoch = owner.epoch.0,
+            "{event}"
+        ),
+        MemberEvent::OwnerChanged { owner } => tracing::info!(
+            event = "owner_changed",
+            member = owner.member.0,
+            epoch = owner.epoch.0,
+            "{event}"
+        ),
+        MemberEvent::LeaderChanged { term, leader } => tracing::info!(
+            event = "leader_changed",
+            term,
+            leader = leader.map(|leader| leader.0),
+            "{event}"
+        ),
+        MemberEvent::SaEstablished { spi, ike, connection, peer } => tracing::info!(
+            event = "sa_established",
+            spi = %spi,
+            ike_spi = %ike,
+            connection,
+            peer = %peer,
+            "{event}"
+        ),
+        MemberEvent::SaRemoved { spi } => {
+            tracing::info!(event = "sa_removed", spi = %spi, "{event}");
+        }
+        MemberEvent::SaRenewing { spi, urgent } => {
+            tracing::info!(event = "sa_renewing", spi = %spi, urgent, "{event}");
+        }
+        MemberEvent::SequenceEnd { spi } => {
+            tracing::warn!(event = "sequence_end", spi = %spi, "{event}");
+        }
+        MemberEvent::TargetUp { target, mac } => {
+            tracing::info!(event = "target_up", target_id = target.0, mac = %mac, "{event}");
+        }
+        MemberEvent::TargetDown { target } => {
+            tracing::warn!(event = "target_down", target_id = target.0, "{event}");
+        }
+        MemberEvent::TargetDraining { target, draining } => {
+            tracing::info!(event = "target_draining", target_id = target.0, draining, "{event}");
+        }
+        MemberEvent::AddressClaimed { address, by, .. } => {
+            tracing::warn!(event = "address_claimed", address = %address, by = %by, "{event}");
+        }
+        MemberEvent::HandoverStarted { to, .. } => {
+            tracing::info!(event = "handover_started", to = to.0, "{event}");
+        }
+        MemberEvent::HandoverFailed { to } => {
+            tracing::warn!(event = "handover_failed", to = to.0, "{event}");
+        }
+        MemberEvent::PeerMessageRefused { from, .. } => {
+            tracing::warn!(event = "peer_message_refused", from = from.0, "{event}");
+        }
+        MemberEvent::LeaseRegained => tracing::info!(event = "lease_regained", "{event}"),
+        other => tracing::warn!(event = "member", "{other}"),
+    }
+}

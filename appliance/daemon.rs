@@ -1,0 +1,207 @@
+//! Starting a member, step by step, each one a condition of the next.
+
+use crate::config::{Config, LogFormat, TakeoverPolicy, Timing};
+use crate::controller::{Controller, ControllerError, Foundation, Parts};
+use crate::pki::{Credentials, PkiError};
+use crate::store::{Store, StoreError};
+use crate::worker::{self, WorkerError, WorkerPlan, WorkerSet};
+use crate::{clock, config};
+use holdfast_cluster::{Incarnation, MemberId, TargetId};
+use holdfast_datapath::{LeaseCell, Prefix, TablesPublisher};
+use holdfast_ike::IkeConfig;
+use holdfast_ipsec::TrafficSelector;
+use holdfast_member::{Addresses, Member, MemberConfig, MemberError, RenewPolicy, TargetConfig};
+use std::io;
+use std::sync::Arc;
+use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
+
+/// Why the daemon did not start, or ended other than by request.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The cryptography does not compute what it should.
+    #[error("the self-test of the cryptography failed: {0}")]
+    SelfTest(holdfast_crypto::CryptoError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// DPDK, its ports or its threads did not start.
+    #[error(transparent)]
+    Workers(#[from] WorkerError),
+    /// Configuration or log are not usable for a member.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// A socket or a thread could not be had.
+    #[error("{what}: {source}")]
+    Io {
+        /// What for.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It ran and could not go on.
+    #[error(transparent)]
+    Controller(#[from] ControllerError),
+}
+
+fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
+    let what = what.into();
+    move |source| DaemonError::Io { what, source }
+}
+
+/// Sends log lines to the standard error output, as the configuration says.
+pub fn start_log(log: &config::Log) {
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match log.format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// Runs a member until it is asked to stop.
+///
+/// # Errors
+/// [`DaemonError`] says what the daemon could not do without.
+pub fn run(config: Config) -> Result<(), DaemonError> {
+    holdfast_crypto::self_test().map_err(DaemonError::SelfTest)?;
+    // Before anything else that another member could hear of: who starts is somebody new.
+    let store = Store::open(&config.member.data_dir)?;
+    let incarnation = store.incarnation;
+    if let Some(torn) = &store.torn_tail {
+        tracing::warn!(
+            segment = torn.segment,
+            offset = torn.offset,
+            bytes = torn.bytes,
+            "the log's last write was torn and is dropped; nobody relied on it"
+        );
+    }
+    let cluster = &config.cluster;
+    let credentials = Credentials::load(&cluster.ca, &cluster.certificate, &cluster.key)?;
+    let foundation = Foundation::new().map_err(io("poll"))?;
+    let lease = LeaseCell::new();
+    let mut tables = TablesPublisher::new();
+    let workers = start_workers(&config, &foundation, &lease, &mut tables)?;
+    let (recovered, storage) =
+        store.start_thread(foundation.wake()).map_err(io("storage thread"))?;
+    let member_config = member_config(&config, incarnation, &workers, &credentials);
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(|e| io("randomness")(io::Error::other(e)))?;
+    let member = Member::new(member_config, recovered, *seed, clock::now())?;
+    let listen = config.own_address().map(|address| format!("listening on {address}"));
+    let transport =
+        foundation.transport(&config, credentials).map_err(io(listen.unwrap_or_default()))?;
+    let socket = config.member.socket.display().to_string();
+    let server = foundation.server(&config).map_err(io(socket))?;
+    tracing::info!(
+        version = env!("HOLDFAST_VERSION"),
+        member = config.member.id,
+        incarnation,
+        workers = workers.count(),
+        common = %config.addresses.common,
+        "started"
+    );
+    let parts =
+        Parts { config, foundation, member, transport, server, storage, workers, tables, lease };
+    Controller::new(parts).map_err(io("controller"))?.run()?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn start_workers(
+    config: &Config,
+    foundation: &Foundation,
+    lease: &LeaseCell,
+    tables: &mut TablesPublisher,
+) -> Result<WorkerSet, WorkerError> {
+    let plan = WorkerPlan {
+        outside: config.outside.clone(),
+        inside: config.inside.clone(),
+        dpdk: config.dpdk.clone(),
+        lease: lease.clone(),
+        wake: Arc::new(foundation.wake()),
+    };
+    worker::start(&plan, tables)
+}
+
+/// The operator's configuration in the member's words.
+fn member_config(
+    config: &Config,
+    incarnation: u64,
+    workers: &WorkerSet,
+    credentials: &Credentials,
+) -> MemberConfig {
+    MemberConfig {
+        id: MemberId(config.member.id),
+        incarnation: Incarnation(incarnation),
+        members: config.cluster.members.iter().map(|peer| MemberId(peer.id)).collect(),
+        timing: match config.cluster.timing {
+            Timing::Default => holdfast_replica::Timing::DEFAULT,
+            Timing::Relaxed => holdfast_replica::Timing::RELAXED,
+        },
+        addresses: addresses(&config.addresses),
+        outside_mac: workers.outside_mac(),
+        inside_mac: workers.inside_mac(),
+        ike: ike_config(config, workers.count()),
+        targets: config.targets.iter().map(target).collect(),
+        workers: workers.count(),
+        maglev_seed: credentials.cluster_seed("maglev"),
+        flow_seed: credentials.cluster_seed("flow"),
+        policy: policy(config),
+    }
+}
+
+fn addresses(addresses: &config::Addresses) -> Addresses {
+    let prefix = addresses.outside_prefix;
+    Addresses {
+        common: addresses.common,
+        inside: addresses.inside,
+        service: addresses.service.first().copied().unwrap_or(addresses.common),
+        outside_prefix: Prefix { address: prefix.address(), length: prefix.length() },
+        gateway: addresses.outside_gateway,
+    }
+}
+
+fn target(target: &config::Target) -> TargetConfig {
+    TargetConfig {
+        id: TargetId(target.id()),
+        name: target.name.clone(),
+        address: target.address,
+        weight: target.weight,
+    }
+}
+
+/// Every connection names its policy; there is one so far.
+fn policy(config: &Config) -> RenewPolicy {
+    let renew = config.connections.iter().all(|c| c.policy == TakeoverPolicy::Renew);
+    if renew { RenewPolicy::Renew } else { RenewPolicy::default() }
+}
+
+fn ike_config(config: &Config, workers: u32) -> IkeConfig {
+    let mut ike = IkeConfig::new(config.addresses.common, config.ike.local_id.clone());
+    ike.workers = workers;
+    ike.connections = config.connections.iter().map(connection).collect();
+    ike
+}
+
+fn connection(connection: &config::Connection) -> holdfast_ike::Connection {
+    let selector =
+        |prefix: &config::Prefix| TrafficSelector::prefix(prefix.address(), prefix.length());
+    holdfast_ike::Connection {
+        name: connection.name.clone(),
+        remote_identity: connection.remote_id.clone(),
+        psk: connection.psk.clone(),
+        local_ts: connection.local_ts.iter().map(selector).collect(),
+        remote_ts: connection.remote_ts.iter().map(selector).collect(),
+        ike_proposals: connection.ike_proposals.clone(),
+        esp_proposals: connection.esp_proposals.clone(),
+        esn: connection.esn,
+        child_lifetime_s: connection.child_lifetime_s,
+        ike_lifetime_s: connection.ike_lifetime_s,
+        liveness_s: connection.liveness_s,
+        replay_window: connection.replay_window_packets,
+    }
+}

@@ -1,0 +1,334 @@
+//! Between the operator's messages and the member's types.
+
+use crate::clock;
+use crate::config::Config;
+use holdfast_api as api;
+use holdfast_api::{Health, RequestKind, ResponseKind, Role};
+use holdfast_cluster::MemberId;
+use holdfast_datapath::CountersView;
+use holdfast_ipsec::{DropReason, TrafficSelector};
+use holdfast_member::{
+    ChildSaReply, ClusterStatusReply, FlowReply, IkeSaReply, MemberReply, MemberRole,
+    OperatorReply, OperatorRequest, Problem, RefusedKind, RefusedReply, StatusReply, TargetReply,
+};
+use holdfast_packet::Nanos;
+use std::net::Ipv4Addr;
+
+/// Most flows an answer lists: what fits a frame with room to spare.
+const FLOWS_MAX: u32 = 20_000;
+
+/// What the shell knows and the member does not.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The moment of the answer.
+    pub now: Nanos,
+    /// When the daemon started, Unix milliseconds.
+    pub started_unix_ms: u64,
+    /// Refused connections of members, by reason.
+    pub refusals: Vec<(&'static str, u64)>,
+    /// Members to whom the connections stand.
+    pub connected: Vec<u64>,
+    /// The sum of the workers' counters, in the layout of [`CountersView`].
+    pub counters: &'a [u64],
+}
+
+/// Who answers a request.
+#[derive(Debug)]
+pub enum Question {
+    /// The member.
+    Member(OperatorRequest),
+    /// The shell itself.
+    DropReasons,
+}
+
+/// What a request of the operator asks, and whom.
+#[must_use]
+pub fn question(request: RequestKind) -> Question {
+    Question::Member(match request {
+        RequestKind::Status(_) => OperatorRequest::Status,
+        RequestKind::SaList(_) => OperatorRequest::SaList,
+        RequestKind::FlowList(list) => {
+            let limit = list.limit.clamp(1, FLOWS_MAX);
+            OperatorRequest::FlowList { limit: usize::try_from(limit).unwrap_or(1) }
+        }
+        RequestKind::TargetList(_) => OperatorRequest::TargetList,
+        RequestKind::TargetSet(set) => {
+            OperatorRequest::TargetSet { name: set.name, draining: set.draining }
+        }
+        RequestKind::ClusterStatus(_) => OperatorRequest::ClusterStatus,
+        RequestKind::Handover(handover) => {
+            OperatorRequest::Handover { to: handover.to.map(MemberId) }
+        }
+        RequestKind::DropReasons(_) => return Question::DropReasons,
+    })
+}
+
+/// The member's answer in the operator's words.
+#[must_use]
+pub fn reply(reply: OperatorReply, context: &Context<'_>) -> ResponseKind {
+    match reply {
+        OperatorReply::Status(reply) => ResponseKind::Status(Box::new(status(*reply, context))),
+        OperatorReply::SaList(list) => ResponseKind::SaList(api::SaList {
+            ike_sas: list.ike_sas.into_iter().map(ike_sa).collect(),
+            child_sas: list.child_sas.into_iter().map(child_sa).collect(),
+        }),
+        OperatorReply::FlowList(list) => ResponseKind::FlowList(api::FlowList {
+            flows: list.flows.into_iter().map(flow).collect(),
+            truncated: list.truncated || !list.silent_workers.is_empty(),
+        }),
+        OperatorReply::TargetList(list) => {
+            ResponseKind::TargetList(api::TargetList { targets: targets(list.targets) })
+        }
+        OperatorReply::ClusterStatus(reply) => ResponseKind::ClusterStatus(cluster(reply, context)),
+        OperatorReply::Done(done) => {
+            ResponseKind::Done(api::Done { operation: done.operation, text: done.text })
+        }
+        OperatorReply::Refused(refused) => ResponseKind::Failure(failure(refused)),
+    }
+}
+
+impl Context<'_> {
+    /// Every drop reason with its count.
+    #[must_use]
+    pub fn drop_reasons(&self) -> ResponseKind {
+        let view = CountersView::new(self.counters);
+        let reasons = DropReason::ALL.iter().map(|reason| drop_reason(*reason, view));
+        ResponseKind::DropReasons(api::DropReasons { reasons: reasons.collect() })
+    }
+
+    /// A moment of the monotonic clock as Unix milliseconds.
+    fn unix_ms(&self, moment: Nanos) -> u64 {
+        clock::unix_ms().saturating_sub(self.now.ms_since(moment))
+    }
+}
+
+fn drop_reason(reason: DropReason, view: CountersView<'_>) -> api::DropReason {
+    api::DropReason {
+        name: reason.name().to_owned(),
+        packets: view.dropped(reason),
+        description: reason.description().to_owned(),
+    }
+}
+
+fn status(reply: StatusReply, context: &Context<'_>) -> api::Status {
+    let health = match () {
+        () if reply.cluster.leader.is_none() || reply.cluster.owner.is_none() => Health::Failed,
+        () if !reply.problems.is_empty() => Health::Degraded,
+        () => Health::Ok,
+    };
+    let left = reply.lease_until.map_or(0, |until| until.since(context.now));
+    api::Status {
+        version: env!("HOLDFAST_VERSION").to_owned(),
+        health: health.into(),
+        problems: reply.problems.into_iter().map(problem).collect(),
+        common_address: reply.common.to_string(),
+        inside_address: reply.inside.to_string(),
+        role: role(reply.role).into(),
+        lease_left_us: left / 1_000,
+        cluster: Some(cluster(reply.cluster, context)),
+        ike_sas: u32::try_from(reply.ike_sas).unwrap_or(u32::MAX),
+        child_sas: reply.child_sas.into_iter().map(child_sa).collect(),
+        targets: targets(reply.targets),
+        drops: most_frequent_drops(context),
+        now_unix_ms: clock::unix_ms(),
+        started_unix_ms: context.started_unix_ms,
+        outside_up: reply.outside_up,
+        inside_up: reply.inside_up,
+    }
+}
+
+fn most_frequent_drops(context: &Context<'_>) -> Vec<api::DropReason> {
+    let view = CountersView::new(context.counters);
+    let mut drops: Vec<_> = DropReason::ALL
+        .iter()
+        .map(|reason| drop_reason(*reason, view))
+        .filter(|drop| drop.packets > 0)
+        .collect();
+    drops.sort_by_key(|drop| std::cmp::Reverse(drop.packets));
+    drops
+}
+
+fn cluster(reply: ClusterStatusReply, context: &Context<'_>) -> api::ClusterStatus {
+    let owner = reply.owner.map(|owner| api::Ownership {
+        member: owner.member.0,
+        incarnation: owner.incarnation.0,
+        epoch: owner.epoch.0,
+        since_unix_ms: reply.owner_since.map_or(0, |since| context.unix_ms(since)),
+    });
+    let owner_id = reply.owner.map(|owner| owner.member);
+    let refusals = context.refusals.iter().chain(&reply.refusals);
+    api::ClusterStatus {
+        member: reply.member.0,
+        incarnation: reply.incarnation.0,
+        term: reply.term,
+        leader: reply.leader.map(|leader| leader.0),
+        commit_index: reply.commit_index,
+        applied_index: reply.applied_index,
+        members: reply.members.iter().map(|m| member(m, owner_id, context)).collect(),
+        owner,
+        state_hash: format!("{:016x}", reply.state_hash),
+        refusals: refusals
+            .map(|(reason, count)| api::Refusal { reason: (*reason).to_owned(), count: *count })
+            .collect(),
+    }
+}
+
+fn member(reply: &MemberReply, owner: Option<MemberId>, context: &Context<'_>) -> api::MemberInfo {
+    let connected = reply.this || context.connected.contains(&reply.id.0);
+    let role = match () {
+        () if !reply.reachable && !connected => Role::Unreachable,
+        () if owner == Some(reply.id) => Role::Owner,
+        () if reply.leader => Role::Candidate,
+        () => Role::Standby,
+    };
+    let address = context.config.cluster.members.iter().find(|peer| peer.id == reply.id.0);
+    api::MemberInfo {
+        member: reply.id.0,
+        address: address.map(|peer| peer.address.to_string()).unwrap_or_default(),
+        role: role.into(),
+        this: reply.this,
+        matched_index: reply.matched_index,
+        connected,
+    }
+}
+
+const fn role(role: MemberRole) -> Role {
+    match role {
+        MemberRole::Standby => Role::Standby,
+        MemberRole::Candidate => Role::Candidate,
+        MemberRole::Owner => Role::Owner,
+        MemberRole::Quarantined => Role::Quarantined,
+    }
+}
+
+fn problem(problem: Problem) -> api::Problem {
+    api::Problem { what: problem.what, next_action: problem.next_action }
+}
+
+fn ike_sa(sa: IkeSaReply) -> api::IkeSa {
+    api::IkeSa {
+        initiator_spi: sa.initiator_spi.unwrap_or(0),
+        responder_spi: sa.responder_spi.unwrap_or(sa.spi.0),
+        connection: sa.connection,
+        peer: sa.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        identity: sa.identity,
+        state: sa.state,
+        takeover_ready: sa.takeover.ready,
+    }
+}
+
+fn child_sa(sa: ChildSaReply) -> api::ChildSa {
+    api::ChildSa {
+        inbound_spi: sa.inbound_spi.get(),
+        outbound_spi: sa.outbound_spi.get(),
+        ike_spi: sa.ike_spi.0,
+        connection: sa.connection,
+        peer: sa.peer.to_string(),
+        suite: sa.suite,
+        local_ts: sa.local.iter().map(selector).collect(),
+        remote_ts: sa.remote.iter().map(selector).collect(),
+        outbound_granted_end: sa.outbound_granted_end,
+        inbound_floor: sa.inbound_floor,
+        inbound_horizon: sa.inbound_horizon,
+        takeover_ready: sa.takeover.ready,
+        takeover_reason: sa.takeover.reason,
+    }
+}
+
+fn selector(selector: &TrafficSelector) -> String {
+    let (first, last) = selector.addresses;
+    let addresses = match prefix_length(first, last) {
+        Some(32) => first.to_string(),
+        Some(length) => format!("{first}/{length}"),
+        None => format!("{first}-{last}"),
+    };
+    let protocol = match selector.protocol {
+        0 => String::new(),
+        number => format!(" {}", protocol(number)),
+    };
+    let ports = match selector.ports {
+        TrafficSelector::ANY_PORT => String::new(),
+        (first, last) if first == last => format!(" port {first}"),
+        (first, last) => format!(" ports {first}-{last}"),
+    };
+    format!("{addresses}{protocol}{ports}")
+}
+
+/// The length of the prefix that is exactly this range.
+fn prefix_length(first: Ipv4Addr, last: Ipv4Addr) -> Option<u32> {
+    let differing = first.to_bits() ^ last.to_bits();
+    let length = differing.leading_zeros();
+    let host_bits = u32::MAX.checked_shr(length).unwrap_or(0);
+    (differing == host_bits && first.to_bits() & host_bits == 0).then_some(length)
+}
+
+fn protocol(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn flow(reply: FlowReply) -> api::Flow {
+    let key = reply.flow.key;
+    api::Flow {
+        protocol: protocol(key.protocol),
+        source: format!("{}:{}", key.src, key.src_port),
+        destination: format!("{}:{}", key.dst, key.dst_port),
+        target: reply.target,
+        idle_ms: reply.flow.idle_ms,
+        worker: reply.worker,
+    }
+}
+
+fn targets(replies: Vec<TargetReply>) -> Vec<api::Target> {
+    let target = |reply: TargetReply| api::Target {
+        name: reply.name,
+        address: reply.address.to_string(),
+        weight: reply.weight,
+        draining: reply.draining,
+        mac: reply.mac.filter(|_| reply.up).map(|mac| mac.to_string()).unwrap_or_default(),
+    };
+    replies.into_iter().map(target).collect()
+}
+
+fn failure(refused: RefusedReply) -> api::Failure {
+    let kind = match refused.kind {
+        RefusedKind::Usage => api::FailureKind::Usage,
+        RefusedKind::NotOwner { .. } => api::FailureKind::NotOwner,
+        RefusedKind::Degraded => api::FailureKind::Degraded,
+        RefusedKind::Failed => api::FailureKind::Failed,
+    };
+    api::Failure { kind: kind.into(), message: refused.message, next_action: refused.next_action }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_read_like_what_was_configured() {
+        let any = |first: [u8; 4], last: [u8; 4]| TrafficSelector::range(first.into(), last.into());
+        assert_eq!(selector(&any([10, 0, 0, 1], [10, 0, 0, 1])), "10.0.0.1");
+        assert_eq!(selector(&any([10, 77, 0, 0], [10, 77, 255, 255])), "10.77.0.0/16");
+        assert_eq!(selector(&any([0, 0, 0, 0], [255; 4])), "0.0.0.0/0");
+        assert_eq!(selector(&any([10, 0, 0, 1], [10, 0, 0, 2])), "10.0.0.1-10.0.0.2");
+        assert_eq!(selector(&any([10, 0, 0, 2], [10, 0, 0, 5])), "10.0.0.2-10.0.0.5");
+        let web =
+            TrafficSelector { protocol: 6, ports: (80, 80), ..any([10, 0, 0, 1], [10, 0, 0, 1]) };
+        assert_eq!(selector(&web), "10.0.0.1 tcp port 80");
+    }
+
+    #[test]
+    fn an_absurd_limit_is_cut() {
+        let asked = RequestKind::FlowList(api::FlowListRequest { limit: u32::MAX });
+        assert!(matches!(
+            question(asked),
+            Question::Member(OperatorRequest::FlowList { limit: 20_000 })
+        ));
+    }
+}
