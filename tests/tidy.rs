@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates whose code takes time, randomness and I/O as arguments.
-const PURE: &[&str] =
-    &["api", "cluster", "crypto", "datapath", "ike", "ipsec", "maglev", "member", "packet", "replica"];
+const PURE: &[&str] = &[
+    "api", "cluster", "crypto", "datapath", "ike", "ipsec", "maglev", "member", "packet", "replica",
+];
 
 /// What a pure crate never names outside its tests and examples.
 const IMPURE_WORDS: &[&str] = &[
