@@ -11,7 +11,7 @@ use holdfast_datapath::{LeaseCell, Prefix, TablesPublisher};
 use holdfast_ike::IkeConfig;
 use holdfast_ipsec::TrafficSelector;
 use holdfast_member::{Addresses, Member, MemberConfig, MemberError, RenewPolicy, TargetConfig};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
@@ -55,7 +55,10 @@ fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
 /// Sends log lines to the standard error output, as the configuration says.
 pub fn start_log(log: &config::Log) {
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
     match log.format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
