@@ -28,10 +28,14 @@ pub(crate) fn outbound_packets(rate_pps: u64, esn: bool) -> u32 {
     narrow(rate_pps.clamp(OUTBOUND_PACKETS_MIN, most))
 }
 
-/// Numbers to move a horizon by: 50 ms of traffic ahead of the highest number that authenticated,
-/// for what lies between is lost or renewed at a takeover.
-pub(crate) fn horizon_packets(rate_pps: u64, right_edge: u64, horizon: u64) -> u32 {
-    let ahead = (rate_pps / 20).clamp(HORIZON_PACKETS_MIN, numbers::HORIZON_GRANT_PACKETS_MAX);
+/// Numbers to move a horizon by: some time's traffic ahead of the highest number that
+/// authenticated, for what lies between is ambiguous after a takeover.
+///
+/// When that time is at most the shortest outage of a takeover, a steady peer has counted beyond the
+/// ambiguous zone before its next packet meets the new owner, and notices nothing.
+pub(crate) fn horizon_packets(rate_pps: u64, ahead_ms: u64, right_edge: u64, horizon: u64) -> u32 {
+    let ahead = rate_pps.saturating_mul(ahead_ms) / 1_000;
+    let ahead = ahead.clamp(HORIZON_PACKETS_MIN, numbers::HORIZON_GRANT_PACKETS_MAX);
     let wanted = right_edge.max(horizon).saturating_add(ahead).saturating_sub(horizon);
     narrow(wanted)
 }
@@ -128,9 +132,9 @@ mod tests {
         assert_eq!(outbound_packets(20_000, false), 20_000);
         assert_eq!(outbound_packets(10_000_000, false), 65_536);
         assert_eq!(outbound_packets(10_000_000, true), 1 << 20);
-        assert_eq!(horizon_packets(10, 100, 128), 64);
-        assert_eq!(horizon_packets(20_000, 100, 128), 1_000);
-        assert_eq!(horizon_packets(20_000, 5_128, 128), 6_000, "the peer went on in an outage");
+        assert_eq!(horizon_packets(10, 25, 100, 128), 64);
+        assert_eq!(horizon_packets(20_000, 25, 100, 128), 500);
+        assert_eq!(horizon_packets(20_000, 25, 5_128, 128), 5_500, "it went on in an outage");
     }
 
     #[test]

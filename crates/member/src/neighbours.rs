@@ -81,24 +81,30 @@ impl Neighbours {
         }
     }
 
-    /// Checks targets at the owner's pace or at a standby's. Unknown and doubtful addresses are
-    /// asked for at once when the pace becomes the owner's.
+    /// Checks targets at the owner's pace or at a standby's. When the pace becomes the owner's,
+    /// unknown and doubtful addresses are asked for at once.
     pub(crate) fn set_pace(&mut self, now: Nanos, owner: bool) {
         self.target_check_ms =
             if owner { limits::TARGET_CHECK_MS } else { limits::TARGET_CHECK_STANDBY_MS };
-        if owner {
-            let doubtful: Vec<Ipv4Addr> = self
-                .entries
-                .iter()
-                .filter(|(_, entry)| {
-                    entry.interest > Interest::Passive
-                        && (entry.mac.is_none() || entry.unanswered > 0)
-                })
-                .map(|(address, _)| *address)
-                .collect();
-            for address in doubtful {
-                self.reschedule(address, now);
-            }
+        if !owner {
+            return;
+        }
+        let latest = now.plus_ms(self.target_check_ms);
+        let wanted = |entry: &Entry| match entry.interest {
+            Interest::Passive => None,
+            _ if entry.mac.is_none() || entry.unanswered > 0 => Some(now),
+            Interest::Target => Some(latest),
+            Interest::Wanted | Interest::NextHop => None,
+        };
+        let sooner: Vec<(Ipv4Addr, Nanos)> = self
+            .entries
+            .iter()
+            .filter_map(|(address, entry)| Some((*address, wanted(entry)?, entry.due)))
+            .filter(|(_, due, planned)| due < planned)
+            .map(|(address, due, _)| (address, due))
+            .collect();
+        for (address, due) in sooner {
+            self.reschedule(address, due);
         }
     }
 

@@ -57,7 +57,9 @@ impl Member {
 
     fn on_horizon_low(&mut self, now: Nanos, spi: Spi, right_edge: u64, rate_pps: u64) {
         let Some(child) = self.replica.state().child(spi) else { return };
-        let packets = horizon_packets(rate_pps, right_edge, child.horizon);
+        // No successor is elected before the promises given to this owner have ended.
+        let ahead_ms = self.config.timing.promise_ns() / 1_000_000;
+        let packets = horizon_packets(rate_pps, ahead_ms, right_edge, child.horizon);
         let beyond_floor = right_edge > child.floor;
         self.grants.want(now, spi, Direction::Inbound, packets);
         if beyond_floor {

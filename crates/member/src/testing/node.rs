@@ -1,0 +1,313 @@
+//! One appliance: a member, its workers, and what the shell does between them.
+
+use super::checks::member_mac;
+use super::disk::Disk;
+use super::random::Random;
+use crate::{Input, Member, MemberConfig, MemberError, MemberEvent, OperatorReply, Output};
+use holdfast_cluster::MemberId;
+use holdfast_crypto::Portable;
+use holdfast_datapath::{
+    COMMAND_RING, Counters, EVENT_RING, Handoff, LeaseCell, RingReceiver, RingSender,
+    TablesPublisher, Worker, WorkerCommand, WorkerEvent, WorkerLimits, WorkerParts, ring,
+};
+use holdfast_packet::{MemoryPort, Nanos, Side};
+use holdfast_replica::{Lane, Recovered};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Small tables, so that hundreds of worlds fit into memory.
+const LIMITS: WorkerLimits = WorkerLimits { sas: 64, flows: 1 << 10 };
+
+/// The IP packet size of both networks.
+const MTU: u16 = 1_500;
+
+/// What runs of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Everything.
+    Running,
+    /// The workers only: the controller gets no processor time.
+    ControllerStalled,
+    /// Nothing: the process is stopped and may go on later, as after SIGSTOP.
+    Frozen,
+    /// Nothing: the process is gone.
+    Dead,
+}
+
+struct WorkerSlot {
+    worker: Worker<MemoryPort>,
+    commands: RingSender<WorkerCommand>,
+    backlog: VecDeque<WorkerCommand>,
+    events: RingReceiver<WorkerEvent>,
+}
+
+/// What a node wants of the world.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    pub(crate) messages: Vec<(MemberId, Lane, Vec<u8>)>,
+    /// Numbers of batches to be synced.
+    pub(crate) writes: Vec<u64>,
+    pub(crate) frames: Vec<(Side, Vec<u8>)>,
+    pub(crate) halted: Option<String>,
+}
+
+/// One appliance.
+pub struct Node {
+    life: Life,
+    boots: u64,
+    member: Member,
+    lease: LeaseCell,
+    publisher: TablesPublisher,
+    workers: Vec<WorkerSlot>,
+    disk: Disk,
+    /// Inputs that arrived while nothing read them.
+    inbox: VecDeque<Input>,
+    events: Vec<(Nanos, MemberEvent)>,
+    replies: BTreeMap<u64, OperatorReply>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("life", &self.life)
+            .field("member", &self.member)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Boots a node for the first time.
+    pub(crate) fn boot(
+        config: &MemberConfig,
+        random: &mut Random,
+        now: Nanos,
+    ) -> Result<Self, MemberError> {
+        let mut disk = Disk::default();
+        let recovered = disk.crash();
+        Self::start(config, disk, recovered, random, now, 1)
+    }
+
+    /// Boots a node again; with `power_loss` the disk lost what was not synced.
+    pub(crate) fn reboot(
+        self,
+        config: &MemberConfig,
+        power_loss: bool,
+        random: &mut Random,
+        now: Nanos,
+    ) -> Result<Self, MemberError> {
+        let mut disk = self.disk;
+        let recovered = if power_loss { disk.power_loss() } else { disk.crash() };
+        let mut node = Self::start(config, disk, recovered, random, now, self.boots + 1)?;
+        node.events = self.events;
+        Ok(node)
+    }
+
+    fn start(
+        config: &MemberConfig,
+        mut disk: Disk,
+        recovered: Recovered,
+        random: &mut Random,
+        now: Nanos,
+        boots: u64,
+    ) -> Result<Self, MemberError> {
+        let config = MemberConfig {
+            incarnation: disk.boot(),
+            outside_mac: member_mac(config.id, 0),
+            inside_mac: member_mac(config.id, 1),
+            ..config.clone()
+        };
+        let lease = LeaseCell::new();
+        let mut publisher = TablesPublisher::new();
+        let workers = start_workers(&config, &lease, &mut publisher);
+        let member = Member::new(config, recovered, random.seed(), now)?;
+        Ok(Self {
+            life: Life::Running,
+            boots,
+            member,
+            lease,
+            publisher,
+            workers,
+            disk,
+            inbox: VecDeque::new(),
+            events: Vec::new(),
+            replies: BTreeMap::new(),
+        })
+    }
+
+    /// What runs of it.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    pub(crate) fn set_life(&mut self, life: Life) {
+        self.life = life;
+        if life == Life::Dead {
+            self.inbox.clear();
+        }
+    }
+
+    /// How often it was booted; outputs of an earlier boot mean nothing to a later one.
+    pub(crate) fn boots(&self) -> u64 {
+        self.boots
+    }
+
+    /// The member inside.
+    #[must_use]
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// What it wanted in the log, over all boots.
+    #[must_use]
+    pub fn events(&self) -> &[(Nanos, MemberEvent)] {
+        &self.events
+    }
+
+    /// The answer to an operator's question.
+    pub fn take_reply(&mut self, id: u64) -> Option<OperatorReply> {
+        self.replies.remove(&id)
+    }
+
+    /// The counters of its workers.
+    pub fn counters(&self) -> impl Iterator<Item = &Arc<Counters>> {
+        self.workers.iter().map(|slot| slot.worker.counters())
+    }
+
+    /// Whether its workers may speak.
+    #[must_use]
+    pub fn has_lease(&self, now: Nanos) -> bool {
+        self.life != Life::Dead && self.lease.valid(now)
+    }
+
+    /// When it wants to run next.
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
+        let running = self.life == Life::Running;
+        self.member.next_deadline().filter(|_| running)
+    }
+
+    pub(crate) fn input(&mut self, input: Input) {
+        if self.life != Life::Dead {
+            self.inbox.push_back(input);
+        }
+    }
+
+    pub(crate) fn synced(&mut self, number: u64) {
+        self.disk.sync(number);
+        self.input(Input::Persisted(number));
+    }
+
+    /// A frame arrives at one of its ports.
+    pub(crate) fn deliver(&mut self, side: Side, frame: &[u8]) {
+        // Without receive-side scaling everything arrives at the first worker.
+        if self.life != Life::Dead
+            && let Some(slot) = self.workers.first_mut()
+        {
+            slot.worker.port_mut(side).deliver(frame);
+        }
+    }
+
+    /// Runs everything that can run at `now` until it is idle.
+    pub(crate) fn run(&mut self, now: Nanos, wishes: &mut Wishes) {
+        loop {
+            let mut idle = true;
+            if self.life == Life::Running {
+                while let Some(input) = self.inbox.pop_front() {
+                    self.member.handle(now, input);
+                    self.carry_out(now, wishes);
+                }
+                if self.member.next_deadline().is_some_and(|due| due <= now) {
+                    self.member.handle_timeout(now);
+                }
+                self.carry_out(now, wishes);
+            }
+            if matches!(self.life, Life::Running | Life::ControllerStalled) {
+                idle &= !self.poll_workers(now, wishes);
+            }
+            if idle {
+                break;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, now: Nanos, wishes: &mut Wishes) {
+        while let Some(output) = self.member.poll_output() {
+            match output {
+                Output::SendPeer { to, lane, bytes } => wishes.messages.push((to, lane, bytes)),
+                Output::Persist(batch) => {
+                    wishes.writes.push(batch.number);
+                    self.disk.write(batch);
+                }
+                Output::Worker { worker, command } => {
+                    if let Some(slot) = self.workers.get_mut(worker as usize) {
+                        slot.backlog.push_back(command);
+                    }
+                }
+                Output::PublishTables(tables) => {
+                    // What was ordered before is in the rings before.
+                    self.fill_rings();
+                    self.publisher.publish(tables);
+                }
+                Output::Lease(end) => self.lease.set(end),
+                Output::Operator { id, reply } => drop(self.replies.insert(id, reply)),
+                Output::Event(event) => self.events.push((now, event)),
+                Output::Halt { reason } => wishes.halted = Some(reason),
+            }
+        }
+        self.fill_rings();
+    }
+
+    fn fill_rings(&mut self) {
+        for slot in &mut self.workers {
+            while slot.commands.room() > 0
+                && let Some(command) = slot.backlog.pop_front()
+            {
+                // There was room, and nobody else pushes.
+                let _ = slot.commands.push(command);
+            }
+        }
+    }
+
+    /// Polls each worker once; true when there is more to do.
+    fn poll_workers(&mut self, now: Nanos, wishes: &mut Wishes) -> bool {
+        let mut busy = false;
+        for (number, slot) in (0..).zip(&mut self.workers) {
+            busy |= slot.worker.poll(now).packets > 0;
+            for side in Side::ALL {
+                let sent = slot.worker.port_mut(side).take_sent();
+                wishes.frames.extend(sent.into_iter().map(|frame| (side, frame)));
+            }
+            while let Some(event) = slot.events.pop() {
+                busy |= self.life == Life::Running;
+                self.inbox.push_back(Input::Worker { worker: number, event });
+            }
+        }
+        self.publisher.reclaim();
+        busy
+    }
+}
+
+fn start_workers(
+    config: &MemberConfig,
+    lease: &LeaseCell,
+    publisher: &mut TablesPublisher,
+) -> Vec<WorkerSlot> {
+    let start = |handoff| {
+        let (commands, worker_commands) = ring(COMMAND_RING);
+        let (worker_events, events) = ring(EVENT_RING);
+        let worker = Worker::new(WorkerParts {
+            outside: MemoryPort::new(config.outside_mac, MTU),
+            inside: MemoryPort::new(config.inside_mac, MTU),
+            commands: worker_commands,
+            events: worker_events,
+            lease: lease.clone(),
+            tables: publisher.reader(),
+            counters: Arc::new(Counters::new()),
+            handoff,
+            aead: Box::new(Portable),
+            limits: LIMITS,
+        });
+        WorkerSlot { worker, commands, backlog: VecDeque::new(), events }
+    };
+    Handoff::mesh(config.workers).into_iter().map(start).collect()
+}

@@ -1,0 +1,392 @@
+//! A peer: an unmodified IKEv2 initiator with ESP, and a client behind it that calls the service.
+
+use holdfast_crypto::SecretBytes;
+use holdfast_ike::Datagram;
+use holdfast_ike::testing::{Client, ClientConfig};
+use holdfast_ipsec::{
+    ChildSaParameters, DropReason, Encapsulation, InboundSa, OutboundSa, SequenceRange, Spi,
+    TrafficSelector,
+};
+use holdfast_packet::{HeapBuf, MacAddr, Nanos, PacketBuf, arp, ethernet, frame, ipv4, udp};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+/// Requests remembered; older answers no longer count.
+const REQUESTS_MAX: usize = 1 << 20;
+
+/// How long to wait for an answer to an ARP question.
+const ASK_AGAIN_MS: u64 = 100;
+
+/// What a peer is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerSetup {
+    pub(crate) mac: MacAddr,
+    pub(crate) address: Ipv4Addr,
+    /// The address of the client behind it.
+    pub(crate) client: Ipv4Addr,
+    pub(crate) common: Ipv4Addr,
+    pub(crate) psk: Vec<u8>,
+    pub(crate) seed: [u8; 32],
+    pub(crate) esn: bool,
+}
+
+/// A pair of SAs as the peer runs it.
+struct Pair {
+    order: u64,
+    parameters: ChildSaParameters,
+    inbound: InboundSa,
+    outbound: OutboundSa,
+}
+
+/// The peer.
+pub struct Peer {
+    mac: MacAddr,
+    address: Ipv4Addr,
+    client: Ipv4Addr,
+    common: Ipv4Addr,
+    common_mac: Option<MacAddr>,
+    asked: Option<Nanos>,
+    answers_to_arp: Vec<Vec<u8>>,
+    ike: Client,
+    pairs: BTreeMap<Spi, Pair>,
+    /// The pair packets are sent with.
+    sending: Option<Spi>,
+    installed: u64,
+    out: VecDeque<Vec<u8>>,
+    /// Every ESP frame sent, for an attacker to replay.
+    sent_esp: Vec<Vec<u8>>,
+    interval_us: Option<u64>,
+    next_request: Nanos,
+    requests: u64,
+    /// When each request was sent.
+    sent: BTreeMap<u64, Nanos>,
+    /// When each answer came.
+    answers: BTreeMap<u64, Nanos>,
+    /// Which targets' answers were refused, and why.
+    refused: BTreeMap<&'static str, u64>,
+    rekeys: u64,
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer")
+            .field("pairs", &self.pairs.keys().collect::<Vec<_>>())
+            .field("requests", &self.requests)
+            .field("answers", &self.answers.len())
+            .field("refused", &self.refused)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(setup: &PeerSetup) -> Self {
+        let psk = SecretBytes::new(setup.psk.clone());
+        let mut config = ClientConfig::new(setup.address, setup.common, psk);
+        config.local_ts = vec![TrafficSelector::host(setup.client)];
+        config.remote_ts = vec![TrafficSelector::host(setup.common)];
+        config.esn = setup.esn;
+        config.pretend_nat = false;
+        Self {
+            mac: setup.mac,
+            address: setup.address,
+            client: setup.client,
+            common: setup.common,
+            common_mac: None,
+            asked: None,
+            answers_to_arp: Vec::new(),
+            ike: Client::new(config, setup.seed),
+            pairs: BTreeMap::new(),
+            sending: None,
+            installed: 0,
+            out: VecDeque::new(),
+            sent_esp: Vec::new(),
+            interval_us: None,
+            next_request: Nanos::ZERO,
+            requests: 0,
+            sent: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            rekeys: 0,
+        }
+    }
+
+    /// Begins to connect.
+    pub fn connect(&mut self, now: Nanos) {
+        self.ike.connect(now);
+    }
+
+    /// Whether traffic can flow.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.ike.established() && self.sending.is_some()
+    }
+
+    /// From now on calls the service once per `interval_us`; `None` ends it.
+    pub fn set_traffic(&mut self, now: Nanos, interval_us: Option<u64>) {
+        self.interval_us = interval_us;
+        self.next_request = now;
+    }
+
+    /// Calls the service once, at the next moment.
+    pub fn call_once(&mut self) {
+        self.request(self.next_request);
+    }
+
+    /// Requests sent so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// Answers received so far.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.answers.len() as u64
+    }
+
+    /// The moment of the first answer to a request sent at or after `since`.
+    #[must_use]
+    pub fn first_answer_since(&self, since: Nanos) -> Option<Nanos> {
+        let requests = self.sent.iter().filter(|(_, at)| **at >= since);
+        requests.filter_map(|(id, _)| self.answers.get(id)).min().copied()
+    }
+
+    /// The longest time without an answer between two moments, in milliseconds.
+    #[must_use]
+    pub fn longest_silence_ms(&self, from: Nanos, to: Nanos) -> u64 {
+        let mut moments: Vec<Nanos> =
+            self.answers.values().copied().filter(|at| (from..=to).contains(at)).collect();
+        moments.extend([from, to]);
+        moments.sort_unstable();
+        let gaps = moments.iter().zip(moments.iter().skip(1));
+        gaps.map(|(earlier, later)| later.ms_since(*earlier)).max().unwrap_or(0)
+    }
+
+    /// The pair packets are sent with, by this peer's own SPI.
+    #[must_use]
+    pub fn sending(&self) -> Option<Spi> {
+        self.sending
+    }
+
+    /// How often a pair took another's place.
+    #[must_use]
+    pub fn rekeys(&self) -> u64 {
+        self.rekeys
+    }
+
+    /// Packets of the cluster this peer refused, by reason.
+    #[must_use]
+    pub fn refused(&self) -> &BTreeMap<&'static str, u64> {
+        &self.refused
+    }
+
+    /// Every frame with ESP sent so far.
+    #[must_use]
+    pub fn sent_esp(&self) -> &[Vec<u8>] {
+        &self.sent_esp
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
+        let traffic = self.interval_us.map(|_| self.next_request);
+        self.ike.poll_timeout().into_iter().chain(traffic).min()
+    }
+
+    /// Does what is due; returns the frames to send.
+    pub(crate) fn run(&mut self, now: Nanos) -> Vec<Vec<u8>> {
+        if self.ike.poll_timeout().is_some_and(|due| due <= now) {
+            self.ike.handle_timeout(now);
+        }
+        self.run_ike();
+        while let Some(interval_us) = self.interval_us
+            && self.next_request <= now
+        {
+            self.request(now);
+            self.next_request = self.next_request.plus_us(interval_us.max(1));
+        }
+        let Some(mac) = self.common_mac else { return self.ask(now) };
+        let own = self.mac;
+        let addressed = |mut frame: Vec<u8>| {
+            ethernet::set_addresses(&mut frame, mac, own);
+            frame
+        };
+        self.answers_to_arp.drain(..).chain(self.out.drain(..).map(addressed)).collect()
+    }
+
+    /// Nothing can be sent before the common address has a station.
+    fn ask(&mut self, now: Nanos) -> Vec<Vec<u8>> {
+        let mut frames: Vec<Vec<u8>> = self.answers_to_arp.drain(..).collect();
+        let due = self.asked.is_none_or(|asked| now.ms_since(asked) >= ASK_AGAIN_MS);
+        if due && !self.out.is_empty() {
+            self.asked = Some(now);
+            let question = arp::Repr::request(self.mac, self.address, self.common);
+            frames.push(question.frame(MacAddr::BROADCAST).to_vec());
+        }
+        frames
+    }
+
+    fn run_ike(&mut self) {
+        while let Some(ready) = self.ike.poll_ready() {
+            for datagram in ready.datagrams {
+                let packet = frame::ike_packet(
+                    self.address,
+                    datagram.local_port,
+                    *datagram.remote.ip(),
+                    datagram.remote.port(),
+                    &datagram.payload,
+                );
+                self.send(&packet);
+            }
+        }
+        self.follow_children();
+    }
+
+    /// Runs the Child SAs IKE has, no others.
+    fn follow_children(&mut self) {
+        let children: BTreeMap<Spi, ChildSaParameters> =
+            self.ike.children().map(|child| (child.inbound_spi, child.clone())).collect();
+        self.pairs.retain(|spi, _| children.contains_key(spi));
+        for (spi, parameters) in children {
+            if self.pairs.contains_key(&spi) {
+                continue;
+            }
+            self.installed = self.installed.saturating_add(1);
+            let everything = SequenceRange::new(1, u64::MAX);
+            let pair = Pair {
+                order: self.installed,
+                inbound: InboundSa::new(&parameters, 0, u64::MAX),
+                outbound: OutboundSa::new(&parameters, everything),
+                parameters,
+            };
+            self.pairs.insert(spi, pair);
+        }
+        // RFC 7296 section 2.8: the responder of a rekey goes on sending with the old pair until
+        // it is deleted or the new one was used.
+        if self.sending.is_none_or(|spi| !self.pairs.contains_key(&spi)) {
+            let newest = self.pairs.iter().max_by_key(|(_, pair)| pair.order);
+            self.switch_to(newest.map(|(spi, _)| *spi));
+        }
+    }
+
+    fn switch_to(&mut self, spi: Option<Spi>) {
+        if self.sending.is_some() && spi.is_some() && self.sending != spi {
+            self.rekeys = self.rekeys.saturating_add(1);
+        }
+        self.sending = spi;
+    }
+
+    fn request(&mut self, now: Nanos) {
+        let Some(pair) = self.sending.and_then(|spi| self.pairs.get_mut(&spi)) else { return };
+        self.requests = self.requests.saturating_add(1);
+        let port = 1_024 + u16::try_from(self.requests % 64).unwrap_or(0);
+        let payload = self.requests.to_be_bytes();
+        let inner = frame::udp_packet(self.client, port, self.common, 7, &payload);
+        let mut buf = HeapBuf::from_frame(&inner);
+        if pair.outbound.seal(&mut buf).is_err() {
+            return;
+        }
+        let packet = match pair.parameters.encapsulation {
+            Encapsulation::Esp => frame::ipv4_packet(
+                &ipv4::Repr::new(self.address, self.common, ipv4::PROTOCOL_ESP, 0),
+                buf.bytes(),
+            ),
+            Encapsulation::Udp { local_port, remote_port } => {
+                frame::udp_packet(self.address, local_port, self.common, remote_port, buf.bytes())
+            }
+        };
+        if self.sent.len() < REQUESTS_MAX {
+            self.sent.insert(self.requests, now);
+        }
+        if let Some(mac) = self.common_mac {
+            self.sent_esp.push(frame::ethernet_frame(mac, self.mac, &packet));
+        }
+        self.send(&packet);
+    }
+
+    fn send(&mut self, packet: &[u8]) {
+        let station = self.common_mac.unwrap_or(MacAddr::ZERO);
+        self.out.push_back(frame::ethernet_frame(station, self.mac, packet));
+    }
+
+    /// Takes a frame in.
+    pub(crate) fn receive(&mut self, now: Nanos, bytes: &[u8]) {
+        let Ok(view) = ethernet::View::parse(bytes) else { return };
+        if view.destination() != self.mac && !view.destination().is_group() {
+            return;
+        }
+        match view.ether_type() {
+            ethernet::TYPE_ARP => self.on_arp(view.payload()),
+            ethernet::TYPE_IPV4 => self.on_packet(now, view.payload()),
+            _ => {}
+        }
+    }
+
+    fn on_arp(&mut self, packet: &[u8]) {
+        let Ok(packet) = arp::Repr::parse(packet) else { return };
+        if packet.source == self.common {
+            self.common_mac = Some(packet.source_mac);
+        }
+        if packet.operation == arp::Operation::Request && packet.target == self.address {
+            let answer = packet.reply(self.mac).frame(packet.source_mac);
+            self.answers_to_arp.push(answer.to_vec());
+        }
+    }
+
+    fn on_packet(&mut self, now: Nanos, packet: &[u8]) {
+        let Ok(ip) = ipv4::View::parse(packet) else { return };
+        if ip.source() != self.common || ip.destination() != self.address {
+            return;
+        }
+        if ip.protocol() == ipv4::PROTOCOL_ESP {
+            return self.on_esp(now, ip.payload());
+        }
+        let Ok(datagram) = udp::View::parse(ip.payload()) else { return };
+        let local_port = datagram.destination_port();
+        let payload = match local_port {
+            udp::PORT_IKE => datagram.payload(),
+            _ => match udp::NatTraversal::parse(datagram.payload()) {
+                udp::NatTraversal::Ike(message) => message,
+                udp::NatTraversal::Esp(esp) => return self.on_esp(now, esp),
+                _ => return,
+            },
+        };
+        let remote = SocketAddrV4::new(ip.source(), datagram.source_port());
+        let datagram = Datagram { local_port, remote, payload: payload.to_vec() };
+        self.ike.handle_datagram(now, &datagram);
+        self.run_ike();
+    }
+
+    fn on_esp(&mut self, now: Nanos, esp: &[u8]) {
+        match self.open(esp) {
+            Ok((spi, payload)) => {
+                let newer = self.order(Some(spi)) > self.order(self.sending);
+                if newer {
+                    self.switch_to(Some(spi));
+                }
+                if let Some(id) = payload.first_chunk().map(|id| u64::from_be_bytes(*id)) {
+                    self.answers.entry(id).or_insert(now);
+                }
+            }
+            Err(reason) => {
+                let count = self.refused.entry(reason.name()).or_insert(0);
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+
+    fn order(&self, spi: Option<Spi>) -> u64 {
+        spi.and_then(|spi| self.pairs.get(&spi)).map_or(0, |pair| pair.order)
+    }
+
+    /// The UDP payload inside, with the SPI it came under.
+    fn open(&mut self, esp: &[u8]) -> Result<(Spi, Vec<u8>), DropReason> {
+        let spi = esp.first_chunk().map(|spi| u32::from_be_bytes(*spi)).unwrap_or_default();
+        let spi = Spi::new(spi).map_err(|_| DropReason::UnknownSpi)?;
+        let pair = self.pairs.get_mut(&spi).ok_or(DropReason::UnknownSpi)?;
+        let mut bytes = esp.to_vec();
+        let opened = pair.inbound.open(&mut bytes)?;
+        let inner = bytes.get(opened.inner).unwrap_or_default();
+        let ip = ipv4::View::parse(inner).map_err(|_| DropReason::InnerMalformed)?;
+        let datagram = udp::View::parse(ip.payload()).map_err(|_| DropReason::InnerMalformed)?;
+        Ok((spi, datagram.payload().to_vec()))
+    }
+}

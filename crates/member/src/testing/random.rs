@@ -1,0 +1,43 @@
+//! The one source of chance of a world.
+
+use crate::renewals::mix;
+
+/// SplitMix64: small, even, and the same everywhere. Not for keys.
+#[derive(Debug, Clone)]
+pub struct Random {
+    seed: u64,
+    drawn: u64,
+}
+
+impl Random {
+    /// The sequence of `seed`.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self { seed, drawn: 0 }
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.drawn = self.drawn.wrapping_add(1);
+        mix(self.seed, self.drawn)
+    }
+
+    /// A number below `bound`; 0 for a bound of 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next().checked_rem(bound).unwrap_or(0)
+    }
+
+    /// True in `per_mille` of thousand cases.
+    pub fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1_000) < per_mille
+    }
+
+    /// A seed for somebody else.
+    pub fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        for chunk in seed.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes());
+        }
+        seed
+    }
+}

@@ -1,0 +1,550 @@
+//! The event heap, and everything that can happen.
+
+use super::checks::{Checks, Violation};
+use super::host::{Target, TargetAddresses};
+use super::lan::{Attachment, Lan};
+use super::node::{Life, Node, Wishes};
+use super::peer::{Peer, PeerSetup};
+use super::random::Random;
+use crate::{
+    Addresses, Input, MemberConfig, MemberError, OperatorReply, OperatorRequest, RenewPolicy,
+    TargetConfig,
+};
+use holdfast_cluster::{Incarnation, MemberId, TargetId};
+use holdfast_crypto::SecretBytes;
+use holdfast_datapath::Prefix;
+use holdfast_ike::{Connection, EsnPolicy, Identity, IkeConfig};
+use holdfast_ipsec::TrafficSelector;
+use holdfast_packet::{MacAddr, Nanos, Side};
+use holdfast_replica::Timing;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+/// Steps without time passing after which a world counts as spinning.
+const STEPS_AT_ONE_MOMENT_MAX: u32 = 100_000;
+
+/// Workers are polled at least this often, for what they do by the clock.
+const HOUSEKEEPING_US: u64 = 1_000;
+
+const COMMON: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 100);
+const INSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
+const PSK: &[u8] = b"a pre-shared key of the test bed";
+
+/// What a world is a function of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The seed of everything that happens by chance.
+    pub seed: u64,
+    /// How many members.
+    pub members: u64,
+    /// Workers of each member; a power of two.
+    pub workers: u32,
+    /// How many targets.
+    pub targets: u8,
+    /// The clockwork of elections.
+    pub timing: Timing,
+    /// One way through the management network, at least.
+    pub delay_us: u64,
+    /// What chance adds to it at most.
+    pub jitter_us: u64,
+    /// Messages lost of thousand.
+    pub loss_per_mille: u64,
+    /// Time a disk takes to sync.
+    pub sync_us: u64,
+    /// One way through the outside and inside networks.
+    pub lan_us: u64,
+    /// Whether Child SAs have 64-bit sequence numbers.
+    pub esn: bool,
+    /// What to do about ambiguous numbers.
+    pub policy: RenewPolicy,
+}
+
+impl Default for Setup {
+    /// Three members in one rack with good disks.
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            members: 3,
+            workers: 1,
+            targets: 3,
+            timing: Timing::DEFAULT,
+            delay_us: 100,
+            jitter_us: 50,
+            loss_per_mille: 0,
+            sync_us: 500,
+            lan_us: 50,
+            esn: true,
+            policy: RenewPolicy::Renew,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Message { from: MemberId, to: MemberId, bytes: Vec<u8> },
+    Synced { member: MemberId, boots: u64, number: u64 },
+    Frame { side: Side, to: Attachment, bytes: Vec<u8> },
+    Housekeeping,
+}
+
+/// A cluster, a peer, targets, and the networks between them.
+#[derive(Debug)]
+pub struct World {
+    setup: Setup,
+    now: Nanos,
+    random: Random,
+    queue: BTreeMap<(Nanos, u64), Event>,
+    queued: u64,
+    config: MemberConfig,
+    nodes: BTreeMap<MemberId, Node>,
+    peer: Peer,
+    targets: Vec<Target>,
+    outside: Lan,
+    inside: Lan,
+    /// Directions of the management network that carry nothing.
+    cut: BTreeSet<(MemberId, MemberId)>,
+    checks: Checks,
+    steps_at_now: u32,
+    questions: u64,
+}
+
+impl World {
+    /// A world in which everything has just been switched on.
+    ///
+    /// # Errors
+    /// [`MemberError`] when the setup makes no valid configuration.
+    pub fn new(setup: Setup) -> Result<Self, MemberError> {
+        let config = member_config(&setup);
+        let mut world = Self {
+            random: Random::new(setup.seed),
+            now: Nanos::from_secs(1),
+            queue: BTreeMap::new(),
+            queued: 0,
+            nodes: BTreeMap::new(),
+            peer: Peer::new(&peer_setup(&setup)),
+            targets: targets(&setup),
+            outside: Lan::default(),
+            inside: Lan::default(),
+            cut: BTreeSet::new(),
+            checks: Checks::new([COMMON, INSIDE]),
+            steps_at_now: 0,
+            questions: 0,
+            config,
+            setup,
+        };
+        world.outside.attach(Attachment::Host(0));
+        (0..world.targets.len()).for_each(|n| world.inside.attach(Attachment::Host(n)));
+        for id in world.config.members.clone() {
+            world.outside.attach(Attachment::Member(id));
+            world.inside.attach(Attachment::Member(id));
+            let config = world.config_of(id);
+            let node = Node::boot(&config, &mut world.random, world.now)?;
+            world.nodes.insert(id, node);
+        }
+        world.schedule(HOUSEKEEPING_US, Event::Housekeeping);
+        Ok(world)
+    }
+
+    fn config_of(&self, id: MemberId) -> MemberConfig {
+        MemberConfig { id, ..self.config.clone() }
+    }
+
+    /// The present moment.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        self.now
+    }
+
+    /// A node, if there is one of this id.
+    #[must_use]
+    pub fn node(&self, id: MemberId) -> Option<&Node> {
+        self.nodes.get(&id)
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = (MemberId, &Node)> {
+        self.nodes.iter().map(|(id, node)| (*id, node))
+    }
+
+    /// The peer.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The peer, to have it do something.
+    pub fn peer_mut(&mut self) -> &mut Peer {
+        &mut self.peer
+    }
+
+    /// The targets.
+    #[must_use]
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// One target, to switch it off.
+    pub fn target_mut(&mut self, number: usize) -> Option<&mut Target> {
+        self.targets.get_mut(number)
+    }
+
+    /// What the laws say.
+    #[must_use]
+    pub fn checks(&self) -> &Checks {
+        &self.checks
+    }
+
+    /// The member that may speak for the common address now.
+    #[must_use]
+    pub fn owner(&self) -> Option<MemberId> {
+        self.holders().into_iter().next()
+    }
+
+    fn holders(&self) -> Vec<MemberId> {
+        self.nodes().filter(|(_, node)| node.has_lease(self.now)).map(|(id, _)| id).collect()
+    }
+
+    /// Ends the process of a member.
+    pub fn kill(&mut self, id: MemberId) {
+        self.set_life(id, Life::Dead);
+    }
+
+    /// Stops a member, its workers included, or lets it go on.
+    pub fn freeze(&mut self, id: MemberId, frozen: bool) {
+        self.set_life(id, if frozen { Life::Frozen } else { Life::Running });
+    }
+
+    /// Takes the processor from a member's controller but not from its workers, or gives it back.
+    pub fn stall_controller(&mut self, id: MemberId, stalled: bool) {
+        self.set_life(id, if stalled { Life::ControllerStalled } else { Life::Running });
+    }
+
+    fn set_life(&mut self, id: MemberId, life: Life) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.set_life(life);
+        }
+    }
+
+    /// Boots a member again; with `power_loss` its disk lost what was not synced.
+    ///
+    /// # Errors
+    /// [`MemberError`] when it cannot start with what its disk holds.
+    pub fn restart(&mut self, id: MemberId, power_loss: bool) -> Result<(), MemberError> {
+        let config = self.config_of(id);
+        if let Some(node) = self.nodes.remove(&id) {
+            let node = node.reboot(&config, power_loss, &mut self.random, self.now)?;
+            self.nodes.insert(id, node);
+        }
+        Ok(())
+    }
+
+    /// Cuts one direction of the management network.
+    pub fn cut(&mut self, from: MemberId, to: MemberId) {
+        self.cut.insert((from, to));
+    }
+
+    /// Cuts a member off from all others on the management network.
+    pub fn isolate(&mut self, id: MemberId) {
+        for other in self.config.members.clone() {
+            self.cut(id, other);
+            self.cut(other, id);
+        }
+    }
+
+    /// Mends the management network.
+    pub fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    /// Pulls the cable of a member's port, or puts it back, and has the member notice.
+    pub fn set_port(&mut self, id: MemberId, side: Side, up: bool) {
+        let lan = match side {
+            Side::Outside => &mut self.outside,
+            Side::Inside => &mut self.inside,
+        };
+        lan.set_plugged(Attachment::Member(id), up);
+        self.input(id, Input::PortState { side, up });
+    }
+
+    /// Changes how lossy the management network is.
+    pub fn set_loss(&mut self, per_mille: u64) {
+        self.setup.loss_per_mille = per_mille;
+    }
+
+    /// Lets every ESP packet the peer ever sent arrive once more, as an attacker would.
+    pub fn replay_everything(&mut self) {
+        let recorded = self.peer.sent_esp().to_vec();
+        for bytes in recorded {
+            self.forward(Side::Outside, Attachment::Host(0), bytes);
+        }
+    }
+
+    /// Asks a member something; see [`Self::answer`].
+    pub fn ask(&mut self, id: MemberId, request: OperatorRequest) -> u64 {
+        self.questions = self.questions.saturating_add(1);
+        self.input(id, Input::Operator { id: self.questions, request });
+        self.questions
+    }
+
+    /// The answer a member gave, once it is there.
+    pub fn answer(&mut self, id: MemberId, question: u64) -> Option<OperatorReply> {
+        self.nodes.get_mut(&id)?.take_reply(question)
+    }
+
+    fn input(&mut self, id: MemberId, input: Input) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.input(input);
+        }
+        self.run_node(id);
+    }
+
+    /// Lets time pass.
+    pub fn run_for_ms(&mut self, ms: u64) {
+        let end = self.now.plus_ms(ms);
+        while self.next_moment() <= end {
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until `wanted` is true, for `limit_ms` at most; returns the time it took.
+    pub fn run_until(
+        &mut self,
+        limit_ms: u64,
+        mut wanted: impl FnMut(&Self) -> bool,
+    ) -> Option<u64> {
+        let start = self.now;
+        let end = start.plus_ms(limit_ms);
+        while !wanted(self) {
+            if self.next_moment() > end {
+                self.now = end;
+                return None;
+            }
+            self.step();
+        }
+        Some(self.now.since(start))
+    }
+
+    fn next_moment(&self) -> Nanos {
+        let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
+        let deadlines = self.nodes.values().filter_map(Node::next_deadline);
+        let peer = self.peer.next_deadline();
+        let next = queued.into_iter().chain(deadlines).chain(peer).min();
+        next.unwrap_or(Nanos::MAX).max(self.now)
+    }
+
+    /// The next thing that happens.
+    pub fn step(&mut self) {
+        let at = self.next_moment();
+        self.steps_at_now = if at == self.now { self.steps_at_now.saturating_add(1) } else { 0 };
+        assert!(self.steps_at_now < STEPS_AT_ONE_MOMENT_MAX, "the world spins at {at:?}");
+        self.now = at;
+        let due = self.queue.first_key_value().is_some_and(|((when, _), _)| *when <= at);
+        if due && let Some((_, event)) = self.queue.pop_first() {
+            self.happen(event);
+        } else {
+            let ids: Vec<MemberId> = self
+                .nodes()
+                .filter(|(_, node)| node.next_deadline().is_some_and(|due| due <= at))
+                .map(|(id, _)| id)
+                .collect();
+            ids.into_iter().for_each(|id| self.run_node(id));
+            self.run_peer();
+        }
+        let holders = self.holders();
+        self.checks.leases(self.now, holders);
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Message { from, to, bytes } => {
+                if !self.cut.contains(&(from, to)) {
+                    self.input(to, Input::PeerMessage { from, bytes });
+                }
+            }
+            Event::Synced { member, boots, number } => {
+                let node = self.nodes.get_mut(&member);
+                if let Some(node) = node.filter(|node| node.boots() == boots) {
+                    node.synced(number);
+                    self.run_node(member);
+                }
+            }
+            Event::Frame { side, to, bytes } => self.deliver(side, to, &bytes),
+            Event::Housekeeping => {
+                self.config.members.clone().into_iter().for_each(|id| self.run_node(id));
+                self.schedule(HOUSEKEEPING_US, Event::Housekeeping);
+            }
+        }
+    }
+
+    fn deliver(&mut self, side: Side, to: Attachment, bytes: &[u8]) {
+        match (side, to) {
+            (_, Attachment::Member(id)) => {
+                if let Some(node) = self.nodes.get_mut(&id) {
+                    node.deliver(side, bytes);
+                }
+                self.run_node(id);
+            }
+            (Side::Outside, Attachment::Host(_)) => {
+                self.peer.receive(self.now, bytes);
+                self.run_peer();
+            }
+            (Side::Inside, Attachment::Host(number)) => {
+                let Some(target) = self.targets.get_mut(number) else { return };
+                for answer in target.receive(bytes) {
+                    self.forward(Side::Inside, to, answer);
+                }
+                if target_has_duplicate(self.targets.get(number)) {
+                    self.report_duplicates(number);
+                }
+            }
+        }
+    }
+
+    fn report_duplicates(&mut self, number: usize) {
+        let Some(target) = self.targets.get(number) else { return };
+        let twice = target.received().iter().filter(|(_, count)| **count > 1);
+        let payloads: Vec<Vec<u8>> = twice.map(|(payload, _)| payload.clone()).collect();
+        for payload in payloads {
+            self.checks.report(Violation::DeliveredTwice { payload });
+        }
+    }
+
+    fn run_peer(&mut self) {
+        let now = self.now;
+        for frame in self.peer.run(now) {
+            self.forward(Side::Outside, Attachment::Host(0), frame);
+        }
+    }
+
+    fn run_node(&mut self, id: MemberId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let mut wishes = Wishes::default();
+        node.run(self.now, &mut wishes);
+        let (boots, has_lease) = (node.boots(), node.has_lease(self.now));
+        for (to, _lane, bytes) in wishes.messages {
+            self.send(id, to, bytes);
+        }
+        for number in wishes.writes {
+            self.schedule(self.setup.sync_us, Event::Synced { member: id, boots, number });
+        }
+        for (side, frame) in wishes.frames {
+            self.checks.sent(self.now, id, has_lease, &frame);
+            self.forward(side, Attachment::Member(id), frame);
+        }
+        if let Some(reason) = wishes.halted {
+            self.checks.report(Violation::Halted { member: id, reason });
+        }
+    }
+
+    fn send(&mut self, from: MemberId, to: MemberId, bytes: Vec<u8>) {
+        let lost = self.random.chance(self.setup.loss_per_mille);
+        if lost || self.cut.contains(&(from, to)) {
+            return;
+        }
+        let jitter_us = self.random.below(self.setup.jitter_us.saturating_add(1));
+        let delay_us = self.setup.delay_us.saturating_add(jitter_us);
+        self.schedule(delay_us, Event::Message { from, to, bytes });
+    }
+
+    fn forward(&mut self, side: Side, from: Attachment, bytes: Vec<u8>) {
+        let lan = match side {
+            Side::Outside => &mut self.outside,
+            Side::Inside => &mut self.inside,
+        };
+        for to in lan.forward(from, &bytes) {
+            let bytes = bytes.clone();
+            self.schedule(self.setup.lan_us, Event::Frame { side, to, bytes });
+        }
+    }
+
+    fn schedule(&mut self, in_us: u64, event: Event) {
+        self.queued = self.queued.saturating_add(1);
+        self.queue.insert((self.now.plus_us(in_us), self.queued), event);
+    }
+
+    /// Checks that members with the same entries applied agree, then returns every violation.
+    pub fn verdict(&mut self) -> Vec<Violation> {
+        let mut by_index: BTreeMap<u64, Vec<(MemberId, u64)>> = BTreeMap::new();
+        for (id, node) in &self.nodes {
+            let state = node.member().state();
+            by_index.entry(state.applied()).or_default().push((*id, state.hash()));
+        }
+        for (applied, hashes) in by_index {
+            let first = hashes.first().map(|(_, hash)| *hash);
+            if hashes.iter().any(|(_, hash)| Some(*hash) != first) {
+                self.checks.report(Violation::StatesDiffer { applied, hashes });
+            }
+        }
+        self.checks.violations().to_vec()
+    }
+}
+
+fn target_has_duplicate(target: Option<&Target>) -> bool {
+    target.is_some_and(|target| target.received().values().any(|count| *count > 1))
+}
+
+fn target_address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 11u8.saturating_add(number))
+}
+
+fn targets(setup: &Setup) -> Vec<Target> {
+    let target = |number: u8| {
+        let mac = MacAddr([2, 0, 0, 1, 1, number]);
+        let own = target_address(number);
+        Target::new(mac, TargetAddresses { own, service: COMMON, gateway: INSIDE })
+    };
+    (0..setup.targets).map(target).collect()
+}
+
+fn peer_setup(setup: &Setup) -> PeerSetup {
+    PeerSetup {
+        mac: MacAddr([2, 0, 0, 0, 1, 0]),
+        address: PEER,
+        client: CLIENT,
+        common: COMMON,
+        psk: PSK.to_vec(),
+        seed: Random::new(!setup.seed).seed(),
+        esn: setup.esn,
+    }
+}
+
+fn member_config(setup: &Setup) -> MemberConfig {
+    let mut connection = Connection::new("peers", SecretBytes::new(PSK.to_vec()));
+    connection.local_ts = vec![TrafficSelector::host(COMMON)];
+    connection.remote_ts = vec![TrafficSelector::prefix(Ipv4Addr::new(10, 77, 0, 0), 16)];
+    connection.esn = if setup.esn { EsnPolicy::Require } else { EsnPolicy::Never };
+    let mut ike = IkeConfig::new(COMMON, Identity::Ipv4(COMMON));
+    ike.connections = vec![connection];
+    ike.workers = setup.workers;
+    MemberConfig {
+        id: MemberId(1),
+        incarnation: Incarnation(0),
+        members: (1..=setup.members).map(MemberId).collect(),
+        timing: setup.timing,
+        addresses: Addresses {
+            common: COMMON,
+            inside: INSIDE,
+            service: COMMON,
+            outside_prefix: Prefix { address: COMMON, length: 24 },
+            gateway: None,
+        },
+        outside_mac: MacAddr::ZERO,
+        inside_mac: MacAddr::ZERO,
+        ike,
+        targets: (0..setup.targets)
+            .map(|number| TargetConfig {
+                id: TargetId(u64::from(number) + 1),
+                name: format!("t{}", number + 1),
+                address: target_address(number),
+                weight: 1,
+            })
+            .collect(),
+        workers: setup.workers,
+        maglev_seed: 7,
+        flow_seed: 9,
+        policy: setup.policy,
+    }
+}

@@ -1,0 +1,195 @@
+//! The owner dies: the same SA goes on elsewhere.
+
+use super::*;
+use holdfast_replica::Timing;
+
+#[test]
+fn a_tunnel_comes_up_and_carries_traffic_both_ways() {
+    let mut world = connected(Setup::default());
+    world.run_for_ms(1_000);
+    let (requests, answers) = (world.peer().requests(), world.peer().answers());
+    assert!(requests > 900 && answers + 5 >= requests, "{answers} of {requests} answered");
+    let busy = world.targets().iter().filter(|target| !target.received().is_empty()).count();
+    assert_eq!(busy, 3, "calls spread over all targets");
+    assert_lawful(&mut world);
+}
+
+#[test]
+fn the_same_sa_goes_on_after_the_owner_dies() {
+    let mut world = connected(Setup::default());
+    steady(&mut world);
+    let (first, sa) = (owner(&world), world.peer().sending());
+    let killed = world.now();
+    world.kill(first);
+    let ms = takeover_ms(&mut world, first);
+    println!("outage {ms} ms");
+    assert!(ms <= 60, "outage {ms} ms");
+    world.run_for_ms(2_000);
+    let silence = world.peer().longest_silence_ms(killed, world.now());
+    assert!(silence <= 60, "silent for {silence} ms");
+    assert_eq!(world.peer().sending(), sa, "no renegotiation for a steady flow");
+    assert_eq!(world.peer().refused().len(), 0, "{:?}", world.peer().refused());
+    assert_lawful(&mut world);
+}
+
+/// Traffic fast enough that the numbers of the shortest outage exceed what is granted ahead.
+fn steady(world: &mut World) {
+    let now = world.now();
+    world.peer_mut().set_traffic(now, Some(300));
+    world.run_for_ms(1_000);
+}
+
+#[test]
+fn a_slow_steady_flow_is_silent_no_longer_than_a_fast_one() {
+    let mut world = connected(Setup::default());
+    world.run_for_ms(500);
+    let first = owner(&world);
+    let killed = world.now();
+    world.kill(first);
+    takeover_ms(&mut world, first);
+    world.run_for_ms(1_000);
+    let silence = world.peer().longest_silence_ms(killed, world.now());
+    println!("silent for {silence} ms, {} rekeys", world.peer().rekeys());
+    assert!(silence <= 60, "silent for {silence} ms");
+    assert!(world.peer().rekeys() <= 1);
+    assert_lawful(&mut world);
+}
+
+#[test]
+fn a_flow_that_paused_is_rekeyed_within_a_round_trip() {
+    let mut world = connected(Setup::default());
+    world.run_for_ms(20);
+    let now = world.now();
+    world.peer_mut().set_traffic(now, None);
+    world.run_for_ms(100);
+    let (first, sa) = (owner(&world), world.peer().sending());
+    world.kill(first);
+    world.run_until(PATIENCE_MS, |world| world.owner().is_some_and(|owner| owner != first));
+    world.run_for_ms(50);
+
+    // One packet at a time, as after a retransmission timer: its number is ambiguous.
+    let start = world.now();
+    world.peer_mut().set_traffic(start, Some(200_000));
+    world
+        .run_until(2_000, |world| world.peer().sending() != sa)
+        .expect("the peer was given a new SA");
+    let rekeyed_ms = world.now().ms_since(start);
+    assert!(rekeyed_ms <= 20, "rekeyed after {rekeyed_ms} ms");
+    world.run_for_ms(1_000);
+    let answered = world.peer().first_answer_since(start).expect("answers again");
+    assert!(answered.ms_since(start) <= 410, "the second packet passes");
+    assert_eq!(world.peer().rekeys(), 1, "once per SA and takeover");
+    assert_eq!(count(&world, |event| matches!(event, MemberEvent::SaRenewing { .. })), 1);
+    assert_lawful(&mut world);
+}
+
+#[test]
+fn a_second_owner_may_die_too() {
+    let mut world = connected(Setup { members: 5, ..Setup::default() });
+    steady(&mut world);
+    let sa = world.peer().sending();
+    for round in 0..2 {
+        world.run_for_ms(3_000);
+        let before = owner(&world);
+        world.kill(before);
+        let ms = takeover_ms(&mut world, before);
+        assert!(ms <= 80, "round {round}: outage {ms} ms");
+    }
+    world.run_for_ms(500);
+    assert_eq!(world.peer().sending(), sa);
+    assert_lawful(&mut world);
+}
+
+#[test]
+fn a_member_that_restarts_does_not_use_what_it_was_granted_before() {
+    let mut world = connected(Setup::default());
+    for power_loss in [false, true] {
+        world.run_for_ms(1_000);
+        let first = owner(&world);
+        world.kill(first);
+        takeover_ms(&mut world, first);
+        world.restart(first, power_loss).unwrap();
+        world.run_for_ms(1_000);
+        let second = owner(&world);
+        world.kill(second);
+        takeover_ms(&mut world, second);
+        world.restart(second, power_loss).unwrap();
+    }
+    world.run_for_ms(1_000);
+    assert_lawful(&mut world);
+}
+
+#[test]
+fn a_cluster_of_one_that_restarts_skips_what_it_was_granted() {
+    let mut world = connected(Setup { members: 1, ..Setup::default() });
+    let only = owner(&world);
+    for _ in 0..3 {
+        world.run_for_ms(300);
+        world.restart(only, true).unwrap();
+        world.run_until(PATIENCE_MS, |world| world.owner().is_some()).expect("it owns again");
+        let start = world.now();
+        world
+            .run_until(PATIENCE_MS, |world| world.peer().first_answer_since(start).is_some())
+            .expect("the SA goes on");
+    }
+    assert_lawful(&mut world);
+}
+
+#[test]
+fn all_members_restart_and_the_sa_goes_on() {
+    let mut world = connected(Setup::default());
+    world.run_for_ms(500);
+    let sa = world.peer().sending();
+    let ids: Vec<MemberId> = world.nodes().map(|(id, _)| id).collect();
+    for id in &ids {
+        world.kill(*id);
+    }
+    world.run_for_ms(1_000);
+    for id in ids {
+        world.restart(id, true).unwrap();
+    }
+    let start = world.now();
+    world
+        .run_until(PATIENCE_MS, |world| world.peer().first_answer_since(start).is_some())
+        .expect("the SA goes on from the disks");
+    assert_eq!(world.peer().sending(), sa);
+    assert_lawful(&mut world);
+}
+
+#[test]
+fn relaxed_timing_and_loss_only_make_it_slower() {
+    for seed in 1..=4 {
+        let mut world = connected(Setup {
+            seed,
+            timing: Timing::RELAXED,
+            loss_per_mille: 10,
+            workers: 2,
+            esn: seed % 2 == 0,
+            ..Setup::default()
+        });
+        world.run_for_ms(1_000);
+        let first = owner(&world);
+        world.kill(first);
+        let ms = takeover_ms(&mut world, first);
+        assert!(ms <= 600, "outage {ms} ms");
+        world.run_for_ms(500);
+        assert_lawful(&mut world);
+    }
+}
+
+#[test]
+fn a_dead_target_is_left_out_and_taken_back() {
+    let mut world = connected(Setup::default());
+    world.target_mut(0).unwrap().on = false;
+    world.run_for_ms(3_000);
+    let start = world.now();
+    let before = world.peer().answers();
+    world.run_for_ms(500);
+    let silence = world.peer().longest_silence_ms(start, world.now());
+    assert!(silence <= 5 && world.peer().answers() > before + 450, "silent for {silence} ms");
+    world.target_mut(0).unwrap().on = true;
+    let alone = world.targets()[0].received().len();
+    world.run_for_ms(3_000);
+    assert!(world.targets()[0].received().len() > alone, "it has calls again");
+    assert_lawful(&mut world);
+}
