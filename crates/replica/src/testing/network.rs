@@ -7,6 +7,9 @@ use holdfast_cluster::{Command, Effect, Incarnation, MemberId};
 use holdfast_packet::Nanos;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How long it takes to notice that a connection broke.
+const NOTICE_NS: u64 = 50_000_000;
+
 const WAL_KEY: [u8; 32] = [0x5a; 32];
 
 /// What the world around the members is like. Times in microseconds of true time.
@@ -24,6 +27,8 @@ pub struct Conditions {
     pub sync_us: (u64, u64),
     /// How much faster or slower a clock may run, in parts per million.
     pub drift_ppm: u64,
+    /// Whether the sender learns that a snapshot got lost, as it does when a connection breaks.
+    pub reports_lost_snapshots: bool,
     /// Whether a new leader proposes to take the ownership, as the member above does.
     pub take_ownership: bool,
 }
@@ -38,6 +43,7 @@ impl Default for Conditions {
             loss_per_mille: 0,
             sync_us: (200, 600),
             drift_ppm: 100,
+            reports_lost_snapshots: true,
             take_ownership: true,
         }
     }
@@ -45,6 +51,7 @@ impl Default for Conditions {
 
 enum Event {
     Deliver { to: MemberId, from: MemberId, lane: Lane, bytes: Vec<u8> },
+    SnapshotLost { from: MemberId, to: MemberId },
     Stored { member: MemberId, boot: u64, number: u64, sync: Option<FileOp> },
 }
 
@@ -247,6 +254,17 @@ impl Network {
         }
     }
 
+    /// Snapshots sent and not received yet.
+    #[must_use]
+    pub fn snapshots_on_the_way(&self) -> usize {
+        self.events.values().filter(|event| is_snapshot(event)).count()
+    }
+
+    /// Drops the snapshots sent and not received yet.
+    pub fn lose_snapshots_on_the_way(&mut self) {
+        self.events.retain(|_, event| !is_snapshot(event));
+    }
+
     /// Changes the conditions for what comes.
     pub fn conditions_mut(&mut self) -> &mut Conditions {
         &mut self.conditions
@@ -404,6 +422,7 @@ impl Network {
     fn happen(&mut self, event: Event) {
         let member = match &event {
             Event::Deliver { to, .. } => *to,
+            Event::SnapshotLost { from, .. } => *from,
             Event::Stored { member, .. } => *member,
         };
         let stalled_until = self.node(member).stalled_until;
@@ -413,7 +432,7 @@ impl Network {
         match event {
             Event::Deliver { to, from, lane, bytes } => {
                 if self.cut.contains(&(from, to)) {
-                    return;
+                    return self.lose(from, to, lane);
                 }
                 let seed = self.seed;
                 let taken =
@@ -427,6 +446,9 @@ impl Network {
                         replica.snapshot_delivered(now, to, delivered);
                     });
                 }
+            }
+            Event::SnapshotLost { from, to } => {
+                self.with_replica(from, |replica, now| replica.snapshot_delivered(now, to, false));
             }
             Event::Stored { member, boot, number, sync } => {
                 let node = self.node_mut(member);
@@ -479,11 +501,17 @@ impl Network {
     fn transmit(&mut self, from: MemberId, to: MemberId, lane: Lane, bytes: Vec<u8>) {
         let lost = self.prng.chance(self.conditions.loss_per_mille);
         if lost || self.cut.contains(&(from, to)) {
-            return;
+            return self.lose(from, to, lane);
         }
         let (low, high) = self.conditions.delay_us;
         let delay_ns = self.prng.between(low * 1_000, high * 1_000);
         self.at(self.now_ns + delay_ns, Event::Deliver { to, from, lane, bytes });
+    }
+
+    fn lose(&mut self, from: MemberId, to: MemberId, lane: Lane) {
+        if lane == Lane::Snapshot && self.conditions.reports_lost_snapshots {
+            self.at(self.now_ns + NOTICE_NS, Event::SnapshotLost { from, to });
+        }
     }
 
     /// Files change at once, but a crash before the answer may still lose what was not synced:
@@ -529,6 +557,10 @@ impl Network {
             assert!(self.lease_overlap_forgiven, "seed {seed}: leases of {holders:?} at {now} ns");
         }
     }
+}
+
+fn is_snapshot(event: &Event) -> bool {
+    matches!(event, Event::Deliver { lane: Lane::Snapshot, .. })
 }
 
 fn scale(value: u64, numerator: u64, denominator: u64) -> u64 {
