@@ -17,7 +17,7 @@
 //!
 //! `D` is [`Timing::promise_ns`](crate::Timing::promise_ns), the election timeout less one tick.
 //! F keeps the promise in two ways: raft-rs ignores votes for an election timeout after a message
-//! of the leader, and [`Promise`] drops vote requests before they reach raft-rs. The second one is
+//! of the leader, and `Promise` drops vote requests before they reach raft-rs. The second one is
 //! needed because raft-rs counts ticks, not time, and forgets its leader whenever it hears of a
 //! higher term.
 //!
