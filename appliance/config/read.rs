@@ -127,7 +127,7 @@ impl<'p, 'i> Section<'p, 'i> {
     }
 
     /// A table within this one.
-    pub(super) fn table(&self, key: &'static str) -> Option<Section<'p, 'i>> {
+    pub(super) fn table(&self, key: &'static str) -> Option<Self> {
         let found = self.find(key)?;
         let Some(table) = found.get_ref().as_table() else {
             self.problems.add(found.span().start, format!("{key} must be a table"), "");
@@ -137,7 +137,7 @@ impl<'p, 'i> Section<'p, 'i> {
     }
 
     /// A table that must be there.
-    pub(super) fn required_table(&self, key: &'static str) -> Option<Section<'p, 'i>> {
+    pub(super) fn required_table(&self, key: &'static str) -> Option<Self> {
         if !self.has(key) {
             self.asked.borrow_mut().push(key);
             self.problems.add(0, format!("the section [{key}] is missing"), "");
@@ -147,7 +147,7 @@ impl<'p, 'i> Section<'p, 'i> {
     }
 
     /// The tables of an array within this one, at most `most` of them.
-    pub(super) fn tables(&self, key: &'static str, most: usize) -> Vec<Section<'p, 'i>> {
+    pub(super) fn tables(&self, key: &'static str, most: usize) -> Vec<Self> {
         let Some(found) = self.find(key) else { return Vec::new() };
         let name = if self.offset == 0 { key.to_owned() } else { format!("cluster.{key}") };
         let items = found.get_ref().as_array().map(|array| array.iter().collect::<Vec<_>>());

@@ -100,7 +100,6 @@ impl Foundation {
     }
 
     /// Wakes the controller, from any thread.
-    #[must_use]
     pub fn wake(&self) -> impl Fn() + Send + Sync + Clone + use<> {
         let waker = Arc::clone(&self.waker);
         move || {
