@@ -87,8 +87,10 @@ pub struct IkeSuite {
 impl IkeSuite {
     /// The proposal that offers or accepts exactly this suite.
     pub(crate) fn proposal(&self, number: u8, spi: Vec<u8>) -> Proposal {
-        let mut transforms =
-            vec![self.encryption.transform(), Transform::new(TransformType::PRF, prf_id(self.prf), None)];
+        let mut transforms = vec![
+            self.encryption.transform(),
+            Transform::new(TransformType::PRF, prf_id(self.prf), None),
+        ];
         if let Some(integrity) = self.integrity {
             transforms.push(Transform::new(TransformType::INTEG, integrity_id(integrity), None));
         }
@@ -221,8 +223,7 @@ impl ChildSuite {
     /// The proposal that offers or accepts exactly this suite.
     pub(crate) fn proposal(&self, number: u8, spi: Vec<u8>) -> Proposal {
         let bits = aead_bits(self.cipher);
-        let mut transforms =
-            vec![Transform::new(TransformType::ENCR, ENCR_AES_GCM_16, Some(bits))];
+        let mut transforms = vec![Transform::new(TransformType::ENCR, ENCR_AES_GCM_16, Some(bits))];
         if let Some(group) = self.group {
             transforms.push(Transform::new(TransformType::DH, group.transform_id(), None));
         }

@@ -4,7 +4,9 @@ use holdfast_crypto::{PrfAlgorithm, SecretBytes};
 use holdfast_packet::Nanos;
 use subtle::ConstantTimeEq;
 
-use crate::codec::{Chain, Contents, ExchangeType, Header, Notify, NotifyType, PayloadType, Writer};
+use crate::codec::{
+    Chain, Contents, ExchangeType, Header, Notify, NotifyType, PayloadType, Writer,
+};
 use crate::config::{Connection, Identity};
 use crate::half_open::HalfOpen;
 use crate::keys::Nonces;

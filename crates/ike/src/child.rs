@@ -87,8 +87,7 @@ impl Ike {
         contents: &Contents<'_>,
         ke: Option<Option<KeyExchange<'_>>>,
     ) -> Result<Agreed, ChildRefusal> {
-        let no_proposal =
-            ChildRefusal::new(NotifyType::NO_PROPOSAL_CHOSEN, Refusal::NoProposal);
+        let no_proposal = ChildRefusal::new(NotifyType::NO_PROPOSAL_CHOSEN, Refusal::NoProposal);
         let offers = contents.proposals()?;
         let ke_group = ke.map(|ke| ke.map_or(0, |ke| ke.group));
         let request = ChildRequest { esn: connection.esn, ke_group };
@@ -133,7 +132,8 @@ impl Ike {
             chain.notify(&Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, &[]));
             return None;
         };
-        let proposal = agreed.suite.proposal(agreed.number, inbound_spi.get().to_be_bytes().to_vec());
+        let proposal =
+            agreed.suite.proposal(agreed.number, inbound_spi.get().to_be_bytes().to_vec());
         chain.push(PayloadType::SA, Proposal::emit_all(&[proposal]));
         if let Some(nonce) = nonce {
             chain.push(PayloadType::NONCE, nonce.to_vec());
@@ -203,7 +203,11 @@ impl Ike {
 
     /// When an SA that is made now is rekeyed and when it expires: at nine tenths of its life, earlier
     /// by up to a tenth at random, so that not all are due at once (section 2.8).
-    pub(crate) fn lifetime(&mut self, now: Nanos, lifetime_s: u32) -> (Option<Nanos>, Option<Nanos>) {
+    pub(crate) fn lifetime(
+        &mut self,
+        now: Nanos,
+        lifetime_s: u32,
+    ) -> (Option<Nanos>, Option<Nanos>) {
         if lifetime_s == 0 {
             return (None, None);
         }

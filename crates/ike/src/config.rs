@@ -40,7 +40,9 @@ impl Identity {
         }
         let text = || std::str::from_utf8(data).map(str::to_owned);
         Ok(match kind {
-            1 => Self::Ipv4(Ipv4Addr::from(<[u8; 4]>::try_from(data).map_err(|_| Malformed::Length)?)),
+            1 => Self::Ipv4(Ipv4Addr::from(
+                <[u8; 4]>::try_from(data).map_err(|_| Malformed::Length)?,
+            )),
             2 => text().map_or_else(|_| Self::Other(kind, data.to_vec()), Self::Fqdn),
             3 => text().map_or_else(|_| Self::Other(kind, data.to_vec()), Self::Email),
             11 => Self::KeyId(data.to_vec()),

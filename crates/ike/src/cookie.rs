@@ -41,7 +41,13 @@ impl CookieJar {
     }
 
     /// `version | prf(secret, Ni | IPi | port | SPIi)`.
-    fn bake(version: u8, secret: &SecretBytes, nonce: &[u8], from: SocketAddrV4, spi_i: u64) -> Vec<u8> {
+    fn bake(
+        version: u8,
+        secret: &SecretBytes,
+        nonce: &[u8],
+        from: SocketAddrV4,
+        spi_i: u64,
+    ) -> Vec<u8> {
         let parts: [&[u8]; 4] =
             [nonce, &from.ip().octets(), &from.port().to_be_bytes(), &spi_i.to_be_bytes()];
         let hash = PrfAlgorithm::HmacSha256.prf(secret.as_bytes(), &parts);
@@ -54,7 +60,13 @@ impl CookieJar {
     }
 
     /// Whether `cookie` is one we gave to this initiator.
-    pub(crate) fn accepts(&self, cookie: &[u8], nonce: &[u8], from: SocketAddrV4, spi_i: u64) -> bool {
+    pub(crate) fn accepts(
+        &self,
+        cookie: &[u8],
+        nonce: &[u8],
+        from: SocketAddrV4,
+        spi_i: u64,
+    ) -> bool {
         let secret = match cookie.first() {
             Some(version) if *version == self.version => &self.current,
             Some(version) if *version == self.version.wrapping_sub(1) => &self.previous,

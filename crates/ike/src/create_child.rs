@@ -10,8 +10,9 @@ use crate::keys::Nonces;
 use crate::sa::{CHILDREN_MAX, ChildPhase, Collision, IkeSa, Outstanding, Pending, Phase};
 use crate::{Datagram, Ike, Refusal};
 
-/// Milliseconds a side that rekeyed has for deleting what it replaced, before we do it.
-pub(crate) const REPLACED_MS: u64 = 60_000;
+/// Milliseconds a side that rekeyed has for deleting what it replaced, before we do it. Longer than
+/// peers repeat a request whose answer they do not get: until then they know nothing of the new SA.
+pub(crate) const REPLACED_MS: u64 = 300_000;
 
 impl Ike {
     pub(crate) fn create_child_sa(

@@ -325,9 +325,6 @@ impl Ike {
             };
             return self.settle(now, sa, fate);
         }
-        if header.from_initiator && self.half_open.contains(own) {
-            return self.handle_auth(now, datagram, &header, &outer);
-        }
         if let Some(mut sa) = self.departed.remove(&own) {
             if sa.fits(&header) && !header.response {
                 // It can only be a repetition: nothing was expected after the last answer.
@@ -335,6 +332,9 @@ impl Ike {
             }
             self.departed.insert(own, sa);
             return;
+        }
+        if header.from_initiator && self.half_open.contains(own) {
+            return self.handle_auth(now, datagram, &header, &outer);
         }
         self.counters.count(Refusal::UnknownSpi);
     }
@@ -449,7 +449,7 @@ impl Ike {
     }
 
     /// Turns what the input changed into one step.
-    fn flush(&mut self, now: Nanos) {
+    pub(crate) fn flush(&mut self, now: Nanos) {
         let step = std::mem::take(&mut self.step);
         let mut changes = Vec::new();
         for spi in step.dirty {

@@ -63,9 +63,8 @@ impl IkeKeys {
         let seed = [nonces.i, nonces.r, &spi_i.to_be_bytes(), &spi_r.to_be_bytes()];
         let all = suite.prf.prf_plus(skeyseed.as_bytes(), &seed, 3 * p + 2 * a + 2 * e)?;
         let mut cursor = Cursor::new(all.as_bytes());
-        let mut next = |len| {
-            cursor.take(len).map(SecretBytes::from).map_err(|_| CryptoError::OutputTooLong)
-        };
+        let mut next =
+            |len| cursor.take(len).map(SecretBytes::from).map_err(|_| CryptoError::OutputTooLong);
         Ok(Self {
             d: next(p)?,
             ai: next(a)?,

@@ -50,6 +50,11 @@ mod rekey_child;
 mod rekey_ike;
 mod sa;
 mod state;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+#[cfg(test)]
+mod tests;
 
 pub use algorithm::{EsnPolicy, EspProposal, IkeEncryption, IkeProposal, IkeSuite};
 pub use config::{Connection, Identity, IkeConfig, RetransmitSchedule};

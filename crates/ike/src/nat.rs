@@ -36,7 +36,8 @@ impl Nat {
     ) -> Self {
         let differs = |kind: NotifyType, address: SocketAddrV4| {
             let expected = nat_hash(spi_i, spi_r, *address.ip(), address.port());
-            let mut hashes = contents.notifies.iter().filter(|notify| notify.kind == kind).peekable();
+            let mut hashes =
+                contents.notifies.iter().filter(|notify| notify.kind == kind).peekable();
             hashes.peek().is_some() && hashes.all(|notify| notify.data != expected)
         };
         Self {

@@ -148,6 +148,18 @@ impl<'a> DirectionKeys<'a> {
         self.encrypt(message, data, iv)
     }
 
+    /// Protects octets that need not be payloads, as only a hostile peer would.
+    #[cfg(test)]
+    pub(crate) fn seal_raw(
+        &self,
+        header: &Header,
+        first: PayloadType,
+        content: &[u8],
+        iv: &mut IvSource<'_>,
+    ) -> Vec<u8> {
+        self.seal_one(header, first, content, None, iv).unwrap()
+    }
+
     fn encrypt(
         &self,
         mut message: Vec<u8>,

@@ -57,8 +57,7 @@ impl Ike {
         let nonces = Nonces { i: nonce_i, r: &nonce_r };
         let spis = NewSpis { local: self.draw_ike_spi(), remote, ours: false };
         let local = spis.local;
-        let mut new =
-            self.heir(now, sa, suite, spis, (nonces, &shared)).map_err(|_| illegal)?;
+        let mut new = self.heir(now, sa, suite, spis, (nonces, &shared)).map_err(|_| illegal)?;
         let proposal = suite.proposal(number, local.0.to_be_bytes().to_vec());
         chain.push(PayloadType::SA, Proposal::emit_all(&[proposal]));
         chain.push(PayloadType::NONCE, nonce_r.clone());

@@ -493,10 +493,8 @@ fn resume_tasks(sa: &mut IkeSa) {
     let closing = sa.children.iter().filter(|(_, child)| child.phase == ChildPhase::Closing);
     let closing = closing.map(|(spi, _)| *spi).filter(|spi| !under_way.contains(spi));
     sa.tasks.extend(closing.map(Task::CloseChild));
-    let closing_ike = matches!(
-        &sa.outstanding,
-        Some(Outstanding { pending: Pending::CloseIke, .. })
-    );
+    let closing_ike =
+        matches!(&sa.outstanding, Some(Outstanding { pending: Pending::CloseIke, .. }));
     let wants_close = match sa.phase {
         Phase::Established => false,
         Phase::Closing => true,

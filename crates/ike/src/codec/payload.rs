@@ -138,12 +138,7 @@ impl<'a> Contents<'a> {
         Ok(contents)
     }
 
-    fn sort(
-        &mut self,
-        kind: PayloadType,
-        critical: bool,
-        body: &'a [u8],
-    ) -> Result<(), Malformed> {
+    fn sort(&mut self, kind: PayloadType, critical: bool, body: &'a [u8]) -> Result<(), Malformed> {
         let place = match kind {
             PayloadType::SA => &mut self.sa,
             PayloadType::KE => &mut self.ke,
@@ -184,11 +179,6 @@ impl<'a> Contents<'a> {
         Proposal::parse_all(require(self.sa, PayloadType::SA)?)
     }
 
-    /// Whether there is a Security Association payload.
-    pub(crate) const fn has_proposals(&self) -> bool {
-        self.sa.is_some()
-    }
-
     /// The Key Exchange payload, if there is one.
     pub(crate) fn key_exchange(&self) -> Result<Option<KeyExchange<'a>>, Malformed> {
         self.ke.map(KeyExchange::parse).transpose()
@@ -206,6 +196,7 @@ impl<'a> Contents<'a> {
     }
 
     /// The body of IDr.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn id_r(&self) -> Result<&'a [u8], Malformed> {
         require(self.id_r, PayloadType::ID_R)
     }
@@ -329,9 +320,6 @@ mod tests {
         let contents = Contents::parse(PayloadType::SK, &bytes, 0).unwrap();
         assert_eq!(contents.encrypted.unwrap().offset, PAYLOAD_HEADER_LEN);
         bytes.push(0);
-        assert_eq!(
-            Contents::parse(PayloadType::SK, &bytes, 0).unwrap_err(),
-            Malformed::Length
-        );
+        assert_eq!(Contents::parse(PayloadType::SK, &bytes, 0).unwrap_err(), Malformed::Length);
     }
 }
