@@ -49,6 +49,9 @@ fn addresses(addresses: &Addresses, places: &Places, problems: &Problems<'_>) {
     if addresses.service.is_empty() {
         problems.add(at, "service is an empty list", "leave it out to serve the common address");
     }
+    if addresses.service.len() > 1 {
+        problems.add(at, "more than one service address is not built yet", "name one");
+    }
     if let Some(gateway) = addresses.outside_gateway
         && (!addresses.outside_prefix.contains(gateway) || gateway == addresses.common)
     {

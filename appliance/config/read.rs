@@ -44,8 +44,10 @@ impl<'t> Problems<'t> {
 /// One table that is being read.
 #[derive(Debug)]
 pub(super) struct Section<'p, 'i> {
-    /// As the operator writes it: `[member]`, `[[target]]`.
-    name: String,
+    /// The keys that lead here; empty for the file itself.
+    path: Vec<&'static str>,
+    /// Whether it is one of several: `[[target]]`.
+    repeated: bool,
     offset: usize,
     table: &'p DeTable<'i>,
     problems: &'p Problems<'i>,
@@ -54,16 +56,29 @@ pub(super) struct Section<'p, 'i> {
 
 impl<'p, 'i> Section<'p, 'i> {
     pub(super) fn whole(table: &'p DeTable<'i>, problems: &'p Problems<'i>) -> Self {
-        Self::new("the file".into(), 0, table, problems)
+        Self::new(Vec::new(), 0, table, problems)
     }
 
     fn new(
-        name: String,
+        path: Vec<&'static str>,
         offset: usize,
         table: &'p DeTable<'i>,
         problems: &'p Problems<'i>,
     ) -> Self {
-        Self { name, offset, table, problems, asked: RefCell::default() }
+        Self { path, repeated: false, offset, table, problems, asked: RefCell::default() }
+    }
+
+    /// The section as the operator writes it: `[member]`, `[[target]]`.
+    fn name(&self) -> String {
+        match (self.path.join("."), self.repeated) {
+            (path, _) if path.is_empty() => "the file".into(),
+            (path, false) => format!("[{path}]"),
+            (path, true) => format!("[[{path}]]"),
+        }
+    }
+
+    fn path_to(&self, key: &'static str) -> Vec<&'static str> {
+        self.path.iter().copied().chain([key]).collect()
     }
 
     /// Where the section begins.
@@ -104,7 +119,7 @@ impl<'p, 'i> Section<'p, 'i> {
     ) -> Option<At<T>> {
         if !self.has(key) {
             self.asked.borrow_mut().push(key);
-            let what = format!("{} lacks the key {key:?}", self.name);
+            let what = format!("{} lacks the key {key:?}", self.name());
             self.problems.add(self.offset, what, "");
             return None;
         }
@@ -133,7 +148,7 @@ impl<'p, 'i> Section<'p, 'i> {
             self.problems.add(found.span().start, format!("{key} must be a table"), "");
             return None;
         };
-        Some(Section::new(format!("[{key}]"), found.span().start, table, self.problems))
+        Some(Self::new(self.path_to(key), found.span().start, table, self.problems))
     }
 
     /// A table that must be there.
@@ -149,13 +164,15 @@ impl<'p, 'i> Section<'p, 'i> {
     /// The tables of an array within this one, at most `most` of them.
     pub(super) fn tables(&self, key: &'static str, most: usize) -> Vec<Self> {
         let Some(found) = self.find(key) else { return Vec::new() };
-        let name = if self.offset == 0 { key.to_owned() } else { format!("cluster.{key}") };
+        let path = self.path_to(key);
+        let name = path.join(".");
         let items = found.get_ref().as_array().map(|array| array.iter().collect::<Vec<_>>());
         let sections: Option<Vec<_>> = items.and_then(|items| {
             let section = |item: &'p Spanned<DeValue<'i>>| {
                 let table = item.get_ref().as_table()?;
                 let offset = item.span().start;
-                Some(Section::new(format!("[[{name}]]"), offset, table, self.problems))
+                let one = Self::new(path.clone(), offset, table, self.problems);
+                Some(Self { repeated: true, ..one })
             };
             items.into_iter().map(section).collect()
         });
@@ -173,13 +190,14 @@ impl<'p, 'i> Section<'p, 'i> {
 
     /// Ends the reading: every key nobody asked for is a problem.
     pub(super) fn finish(self) {
+        let section = self.name();
         let asked = self.asked.into_inner();
         for (key, _) in self.table {
             let name = key.get_ref();
             if asked.iter().any(|known| known == name) {
                 continue;
             }
-            let what = format!("unknown key {name:?} in {}", self.name);
+            let what = format!("unknown key {name:?} in {section}");
             self.problems.add(key.span().start, what, nearest(name, &asked));
         }
     }

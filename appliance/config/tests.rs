@@ -168,6 +168,7 @@ fn values_that_contradict_each_other_are_refused_with_a_remedy() {
             "both sides name the same device",
         ),
         ("queues = 1   ", "queues = 2   ", "a worker serves one of each; make them equal"),
+        ("service = [", "service = [\"198.51.100.1\", ", "more than one service address"),
         ("queues = 1   ", "queues = 3   ", "a power of two is needed"),
         ("remote_ts = [\"10.77.0.0/16\"]", "remote_ts = []", "remote_ts is empty"),
         ("[[cluster.member]]\nid = 3\naddress = \"10.99.0.3:7000\"", "", "add a third"),
