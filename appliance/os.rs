@@ -1,11 +1,12 @@
-//! The three doors to the system that Rust cannot check: two ways of mapping a file and asking
-//! for real-time scheduling. Nothing else in the shell is unsafe.
+//! The doors to the system that Rust cannot check: mapping a file for reading, for counting and for
+//! reading what is being counted, and asking for real-time scheduling. Nothing else in the shell is
+//! unsafe.
 #![allow(unsafe_code, reason = "mapping a file and sched_setscheduler have no safe interface")]
 
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Maps a whole file for reading.
 ///
@@ -48,6 +49,20 @@ impl MappedCounters {
         let all = unsafe { std::slice::from_raw_parts(start, words) };
         all.get(self.offset_words..).unwrap_or_default()
     }
+}
+
+/// Copies the whole 64-bit words of a file in which another process may be counting.
+///
+/// # Errors
+/// What the system says.
+pub fn load_words(file: &File) -> io::Result<Vec<u64>> {
+    let mapping = map_for_reading(file)?;
+    let words = mapping.len() / size_of::<AtomicU64>();
+    let start = mapping.as_ptr().cast::<AtomicU64>();
+    // SAFETY: as in `MappedCounters::counters`; the pages may be read-only, and relaxed loads of a
+    // native word are all that happens to them.
+    let all = unsafe { std::slice::from_raw_parts(start, words) };
+    Ok(all.iter().map(|word| word.load(Ordering::Relaxed)).collect())
 }
 
 /// Asks the system to run the calling thread before all ordinary ones.
