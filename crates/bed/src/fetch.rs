@@ -134,7 +134,7 @@ fn read_body(
     let mut total = early.len() as u64;
     let mut buffer = vec![0u8; 256 * 1024];
     loop {
-        let length = stream.read(&mut buffer)?;
+        let length = read_some(stream, &mut buffer)?;
         if length == 0 {
             break;
         }
@@ -175,12 +175,22 @@ struct Head {
     target: String,
 }
 
+/// One read, begun again when a signal interrupts it.
+fn read_some(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Reads the response head and the first body bytes that came with it.
 fn read_head(stream: &mut impl Read) -> io::Result<(Head, Vec<u8>)> {
     let mut received = Vec::new();
     let mut buffer = [0u8; 2048];
     loop {
-        let length = stream.read(&mut buffer)?;
+        let length = read_some(stream, &mut buffer)?;
         received.extend_from_slice(buffer.get(..length).unwrap_or_default());
         if let Some(end) = received.windows(4).position(|w| w == b"\r\n\r\n") {
             let body = received.split_off(end + 4);

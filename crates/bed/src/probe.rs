@@ -229,8 +229,8 @@ fn receive(shared: &Shared, socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
-/// Silence, and what a network without its gateway answers.
-fn is_transient(error: &io::Error) -> bool {
+/// Silence, an interrupted wait, and what a network without its gateway answers.
+pub(crate) fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::WouldBlock

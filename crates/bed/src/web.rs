@@ -2,13 +2,14 @@
 
 use crate::error::BedError;
 use crate::namespace::Namespace;
+use crate::probe::is_transient;
 use crate::process::Process;
 use crate::topology::{COMMON, ECHO_PORT, HTTP_PORT};
 use crate::wait::wait_until;
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, Write};
 use std::net::{SocketAddrV4, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -113,10 +114,10 @@ impl Target {
     }
 
     fn wait_until_serving(&mut self, namespace: &Namespace) -> Result<(), BedError> {
-        wait_until("a target's web server", Duration::from_secs(10), || {
+        wait_until("a target's services", Duration::from_secs(10), || {
             self.nginx.expect_running()?;
             let attempt = namespace.spawn("web check", || {
-                TcpStream::connect(SocketAddrV4::new(COMMON, HTTP_PORT)).is_ok()
+                TcpStream::connect(SocketAddrV4::new(COMMON, HTTP_PORT)).is_ok() && echoes().is_ok()
             })?;
             Ok(matches!(attempt.join(), Ok(Ok(true))).then_some(()))
         })
@@ -201,6 +202,15 @@ impl Drop for Echo {
     }
 }
 
+/// One datagram there and back, from within the target's namespace.
+fn echoes() -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(SocketAddrV4::new(COMMON, ECHO_PORT))?;
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    socket.send(b"ready?")?;
+    socket.recv(&mut [0; 16]).map(drop)
+}
+
 fn echo(stop: &AtomicBool) -> io::Result<()> {
     let socket = UdpSocket::bind(SocketAddrV4::new(COMMON, ECHO_PORT))?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
@@ -211,8 +221,7 @@ fn echo(stop: &AtomicBool) -> io::Result<()> {
             Ok((length, from)) => {
                 let _ = socket.send_to(datagram.get(..length).unwrap_or_default(), from);
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(e) if e.kind() == ErrorKind::ConnectionRefused => {}
+            Err(e) if is_transient(&e) => {}
             Err(e) => return Err(e),
         }
     }
