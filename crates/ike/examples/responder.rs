@@ -1,6 +1,7 @@
 //! A shell of sockets around the machine, for trying it against other implementations.
 //!
-//! `responder LOCAL PSK LOCAL_TS REMOTE_TS` answers IKE on ports 500 and 4500 of LOCAL and takes
+//! `responder LOCAL PSK LOCAL_TS REMOTE_TS` answers IKE on ports 500 and 4500 of LOCAL; the option
+//! `cookies` demands one of everybody, `fragments` makes even short messages travel in pieces, `slow` lets requests cross on the way. It takes
 //! commands, one a line, from standard input: `list`, `rekey-child`, `rekey-ike`, `liveness`, `delete`,
 //! and `takeover`, which lets a second instance continue from what was committed.
 #![expect(clippy::print_stdout, reason = "an example shows what happens")]
@@ -25,12 +26,15 @@ struct Shell {
     committed: BTreeMap<IkeSpi, SecretBytes>,
     sockets: [(u16, UdpSocket); 2],
     start: Instant,
+    pause: Duration,
 }
 
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [local, psk, local_ts, remote_ts] = args.as_slice() else {
-        return Err("usage: responder LOCAL PSK LOCAL_TS REMOTE_TS".into());
+    let [local, psk, local_ts, remote_ts, options @ ..] = args.as_slice() else {
+        return Err(
+            "usage: responder LOCAL PSK LOCAL_TS REMOTE_TS [cookies] [fragments] [slow]".into()
+        );
     };
     let local: Ipv4Addr = local.parse()?;
     let mut connection = Connection::new("any", SecretBytes::from(psk.as_bytes()));
@@ -39,6 +43,15 @@ fn main() -> Result<(), Failure> {
     connection.esn = EsnPolicy::Allow;
     let mut config = IkeConfig::new(local, Identity::Ipv4(local));
     config.connections.push(connection);
+    let mut pause = Duration::from_millis(2);
+    for option in options {
+        match option.as_str() {
+            "cookies" => config.half_open_cookie_threshold = 0,
+            "slow" => pause = Duration::from_millis(200),
+            "fragments" => config.fragment_size = 150,
+            other => return Err(format!("no option {other}").into()),
+        }
+    }
     let socket = |port| -> Result<_, Failure> {
         let socket = UdpSocket::bind((local, port))?;
         socket.set_nonblocking(true)?;
@@ -50,6 +63,7 @@ fn main() -> Result<(), Failure> {
         committed: BTreeMap::new(),
         sockets: [socket(500)?, socket(4500)?],
         start: Instant::now(),
+        pause,
     };
     println!("ready");
     shell.run(&commands())
@@ -85,16 +99,17 @@ impl Shell {
 
     fn run(&mut self, commands: &Receiver<String>) -> Result<(), Failure> {
         loop {
-            self.receive()?;
             match commands.try_recv() {
                 Ok(command) if command == "quit" => return Ok(()),
                 Ok(command) => self.command(&command)?,
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
+            self.commit_and_send()?;
+            self.receive()?;
             self.ike.handle_timeout(self.now());
             self.commit_and_send()?;
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(self.pause);
         }
     }
 

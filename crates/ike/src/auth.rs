@@ -198,17 +198,7 @@ impl Ike {
             suite: half_open.suite,
             keys: half_open.keys.clone(),
         };
-        let local_id = self.config.local_identity.emit();
-        let signed = SignedOctets {
-            prf: half_open.suite.prf,
-            p: &half_open.keys.pr,
-            message: &half_open.response,
-            nonce: &half_open.nonce_i,
-            id: &local_id,
-        };
-        let mut chain = Chain::new();
-        chain.push(PayloadType::ID_R, local_id.clone());
-        chain.push(PayloadType::AUTH, auth_body(&signed.mac(&connection.psk)));
+        let mut chain = proof_of_ours(half_open, &self.config.local_identity, &connection);
         let (nonce_i, nonce_r) = (half_open.nonce_i.clone(), half_open.nonce_r.clone());
         let mut sa = IkeSa::establish(authenticated, seed);
         sa.sealed = half_open.sealed;
@@ -240,6 +230,22 @@ impl Ike {
             }
         }
     }
+}
+
+/// IDr and AUTH of our answer.
+fn proof_of_ours(half_open: &HalfOpen, identity: &Identity, connection: &Connection) -> Chain {
+    let id = identity.emit();
+    let signed = SignedOctets {
+        prf: half_open.suite.prf,
+        p: &half_open.keys.pr,
+        message: &half_open.response,
+        nonce: &half_open.nonce_i,
+        id: &id,
+    };
+    let mut chain = Chain::new();
+    chain.push(PayloadType::ID_R, id.clone());
+    chain.push(PayloadType::AUTH, auth_body(&signed.mac(&connection.psk)));
+    chain
 }
 
 /// Finds the connection whose key the peer proved to know.

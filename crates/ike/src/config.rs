@@ -155,7 +155,8 @@ impl RetransmitSchedule {
             return None;
         }
         let wait = u64::from(self.first_ms).checked_shl(attempt.min(32)).unwrap_or(u64::MAX);
-        Some(wait.min(self.longest_ms.into()))
+        // At least one, or a schedule of zeros would never let time pass.
+        Some(wait.min(self.longest_ms.into()).max(1))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use holdfast_ipsec::Spi;
 use holdfast_packet::Nanos;
 use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng;
+use rand_core::{Rng, SeedableRng};
 
 use crate::codec::{
     Chain, Contents, ExchangeType, HEADER_LEN, Header, Malformed, Notify, NotifyType, PayloadType,
@@ -205,6 +205,11 @@ impl Ike {
                     self.child_owners.extend(sa.children.keys().map(|child| (*child, spi)));
                     self.child_owners.extend(sa.reserved_spi().map(|child| (child, spi)));
                     self.heard(now, &mut sa);
+                    // Spread out, or all peers of a predecessor would be asked at one moment.
+                    if let Some(at) = sa.liveness_at {
+                        let wait_ms = self.random.next_u64() % at.ms_since(now).max(1);
+                        sa.liveness_at = Some(now.plus_ms(wait_ms.saturating_add(1)));
+                    }
                     self.start_next(now, &mut sa);
                     self.put_back(sa);
                 }

@@ -46,7 +46,22 @@ impl Ike {
         self.heard(now, sa);
         self.moved(sa, datagram);
         self.step.dirty.insert(sa.local_spi);
-        let fate = match Contents::parse(first, &content, 0) {
+        let fate = self.answer(now, sa, datagram, (header, first, &content));
+        if fate == Fate::Keep {
+            self.start_next(now, sa);
+        }
+        fate
+    }
+
+    /// Answers a fresh, authentic request.
+    fn answer(
+        &mut self,
+        now: Nanos,
+        sa: &mut IkeSa,
+        datagram: &Datagram,
+        (header, first, content): (&Header, PayloadType, &[u8]),
+    ) -> Fate {
+        match Contents::parse(first, content, 0) {
             Err(_) => self.refuse_syntax(sa, datagram, header),
             Ok(contents) => match (contents.unknown_critical, header.exchange) {
                 (Some(kind), _) => {
@@ -66,11 +81,7 @@ impl Ike {
                     self.refuse_syntax(sa, datagram, header)
                 }
             },
-        };
-        if fate == Fate::Keep {
-            self.start_next(now, sa);
         }
-        fate
     }
 
     /// A message for an IKE SA that was closed: repeats the last answer if it asks for that.
@@ -223,7 +234,22 @@ impl Ike {
             self.counters.count(Refusal::BadResponse);
             return Fate::Discard;
         }
-        let fate = match outstanding.pending {
+        let fate = self.answered(now, sa, outstanding.pending, &contents);
+        if fate == Fate::Keep {
+            self.start_next(now, sa);
+        }
+        fate
+    }
+
+    /// Draws the consequences of an answer.
+    fn answered(
+        &mut self,
+        now: Nanos,
+        sa: &mut IkeSa,
+        pending: Pending,
+        contents: &Contents<'_>,
+    ) -> Fate {
+        match pending {
             Pending::Liveness => Fate::Keep,
             Pending::CloseIke => Fate::Discard,
             Pending::CloseChildren(spis) => {
@@ -233,18 +259,14 @@ impl Ike {
                 Fate::Keep
             }
             pending @ Pending::RekeyChild { .. } => {
-                self.child_rekeyed(now, sa, pending, &contents);
+                self.child_rekeyed(now, sa, pending, contents);
                 Fate::Keep
             }
             pending @ Pending::RekeyIke { .. } => {
-                self.ike_rekeyed(now, sa, pending, &contents);
+                self.ike_rekeyed(now, sa, pending, contents);
                 Fate::Keep
             }
-        };
-        if fate == Fate::Keep {
-            self.start_next(now, sa);
         }
-        fate
     }
 
     /// Sends the most urgent request if the window is free.

@@ -117,7 +117,7 @@ impl Ike {
         false
     }
 
-    /// Chooses algorithms, completes the key exchange and answers.
+    /// Chooses algorithms and goes on, or refuses.
     fn begin(
         &mut self,
         now: Nanos,
@@ -127,8 +127,8 @@ impl Ike {
     ) {
         let allowed: Vec<_> =
             self.config.connections.iter().flat_map(|c| c.ike_proposals.clone()).collect();
-        let Some((suite, number, _)) = choose_ike(&allowed, &request.proposals, request.ke.group)
-        else {
+        let chosen = choose_ike(&allowed, &request.proposals, request.ke.group);
+        let Some((suite, number, _)) = chosen else {
             self.counters.count(Refusal::NoProposal);
             let notify = Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, &[]);
             return self.refuse_init(datagram, header, &notify);
@@ -140,6 +140,17 @@ impl Ike {
             let notify = Notify::new(NotifyType::INVALID_KE_PAYLOAD, &wanted);
             return self.refuse_init(datagram, header, &notify);
         }
+        self.agree(now, datagram, header, (request, suite, number));
+    }
+
+    /// Completes the key exchange and answers; the IKE SA is half-open then.
+    fn agree(
+        &mut self,
+        now: Nanos,
+        datagram: &Datagram,
+        header: &Header,
+        (request, suite, number): (&InitRequest<'_>, IkeSuite, u8),
+    ) {
         let private = PrivateKey::generate(suite.group, &mut self.random);
         let Ok(shared) = private.agree(request.ke.public) else {
             return self.counters.count(Refusal::PublicValue);
@@ -156,7 +167,7 @@ impl Ike {
         let response = init_response(
             &Header { spi_r: spi_r.0, ..header.reply() },
             &suite.proposal(number, Vec::new()),
-            &KeyExchange { group, public: &private.public_bytes() },
+            &KeyExchange { group: suite.group.transform_id(), public: &private.public_bytes() },
             &nonce_r,
             &InitExtras { local, remote: datagram.remote, fragmentation },
         );
