@@ -5,7 +5,7 @@ use crate::controller::{Controller, ControllerError, Foundation, Parts};
 use crate::pki::{Credentials, PkiError};
 use crate::store::{Store, StoreError};
 use crate::worker::{self, WorkerError, WorkerPlan, WorkerSet};
-use crate::{clock, config};
+use crate::{clock, config, stats};
 use holdfast_cluster::{Incarnation, MemberId, TargetId};
 use holdfast_datapath::{LeaseCell, Prefix, TablesPublisher};
 use holdfast_ike::IkeConfig;
@@ -72,8 +72,15 @@ pub fn start_log(log: &config::Log) {
 pub fn run(config: Config) -> Result<(), DaemonError> {
     holdfast_crypto::self_test().map_err(DaemonError::SelfTest)?;
     // Before anything else that another member could hear of: who starts is somebody new.
+    let store = open_store(&config)?;
+    let parts = assemble(config, store)?;
+    Controller::new(parts).map_err(io("controller"))?.run()?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open_store(config: &Config) -> Result<Store, StoreError> {
     let store = Store::open(&config.member.data_dir)?;
-    let incarnation = store.incarnation;
     if let Some(torn) = &store.torn_tail {
         tracing::warn!(
             segment = torn.segment,
@@ -82,6 +89,11 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
             "the log's last write was torn and is dropped; nobody relied on it"
         );
     }
+    Ok(store)
+}
+
+fn assemble(config: Config, store: Store) -> Result<Parts, DaemonError> {
+    let incarnation = store.incarnation;
     let cluster = &config.cluster;
     let credentials = Credentials::load(&cluster.ca, &cluster.certificate, &cluster.key)?;
     let foundation = Foundation::new().map_err(io("poll"))?;
@@ -91,14 +103,13 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let (recovered, storage) =
         store.start_thread(foundation.wake()).map_err(io("storage thread"))?;
     let member_config = member_config(&config, incarnation, &workers, &credentials);
-    let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *seed).map_err(|e| io("randomness")(io::Error::other(e)))?;
-    let member = Member::new(member_config, recovered, *seed, clock::now())?;
-    let listen = config.own_address().map(|address| format!("listening on {address}"));
+    let member = Member::new(member_config, recovered, *fresh_seed()?, clock::now())?;
+    let listening = config.own_address().map(|address| format!("listening on {address}"));
     let transport =
-        foundation.transport(&config, credentials).map_err(io(listen.unwrap_or_default()))?;
-    let socket = config.member.socket.display().to_string();
-    let server = foundation.server(&config).map_err(io(socket))?;
+        foundation.transport(&config, credentials).map_err(io(listening.unwrap_or_default()))?;
+    let socket = &config.member.socket;
+    let server = foundation.server(&config).map_err(io(socket.display().to_string()))?;
+    let statistics = statistics(&config, &workers)?;
     tracing::info!(
         version = env!("HOLDFAST_VERSION"),
         member = config.member.id,
@@ -107,11 +118,30 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         common = %config.addresses.common,
         "started"
     );
-    let parts =
-        Parts { config, foundation, member, transport, server, storage, workers, tables, lease };
-    Controller::new(parts).map_err(io("controller"))?.run()?;
-    tracing::info!("stopped");
-    Ok(())
+    Ok(Parts {
+        config,
+        foundation,
+        member,
+        transport,
+        server,
+        storage,
+        workers,
+        tables,
+        lease,
+        statistics,
+    })
+}
+
+fn fresh_seed() -> Result<Zeroizing<[u8; 32]>, DaemonError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(|error| io("randomness")(io::Error::other(error)))?;
+    Ok(seed)
+}
+
+fn statistics(config: &Config, workers: &WorkerSet) -> Result<stats::Writer, DaemonError> {
+    let path = stats::path_beside(&config.member.socket);
+    let workers = usize::try_from(workers.count()).unwrap_or(0);
+    stats::Writer::create(&path, workers).map_err(io(path.display().to_string()))
 }
 
 fn start_workers(

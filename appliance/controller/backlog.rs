@@ -61,25 +61,22 @@ mod tests {
         }
         let mut given = Vec::new();
         let mut room = 2;
-        let mut give = |order| match order {
+        backlog.flush(|order| match order {
             Order::Command(worker, _) if room > 0 => {
                 room -= 1;
                 given.push(worker);
                 Ok(())
             }
             order => Err(order),
-        };
-        backlog.flush(&mut give);
+        });
         assert!(!backlog.is_empty());
-        room = 9;
-        let mut give = |order| match order {
+        backlog.flush(|order| match order {
             Order::Command(worker, _) => {
                 given.push(worker);
                 Ok(())
             }
             order => Err(order),
-        };
-        backlog.flush(&mut give);
+        });
         assert!(backlog.is_empty());
         assert_eq!(given, [0, 1, 2]);
     }

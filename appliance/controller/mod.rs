@@ -155,6 +155,8 @@ pub struct Parts {
     pub tables: TablesPublisher,
     /// The workers' lease.
     pub lease: LeaseCell,
+    /// Where the workers' counters are shown.
+    pub statistics: crate::stats::Writer,
 }
 
 /// The controller.
@@ -383,6 +385,9 @@ impl Controller {
                 tracing::warn!(worker, stalled, "worker");
                 self.handle(Input::WorkerStalled { worker, stalled })?;
             }
+        }
+        for (worker, counters) in self.parts.workers.counters().enumerate() {
+            self.parts.statistics.update(worker, &counters.snapshot());
         }
         self.parts.tables.reclaim();
         Ok(())

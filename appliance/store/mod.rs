@@ -37,6 +37,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
+/// A member that forgot what it promised could vote twice and let numbers be used twice, so an
+/// emptied directory is no remedy under the same number: the others notice and it ends.
+const REPLACE: &str = "replace this member by one with a new id; the others carry on meanwhile";
+
 const LOCK: &str = "lock";
 const INCARNATION: &str = "incarnation";
 const SEAL_KEY: &str = "seal.key";
@@ -66,10 +70,7 @@ pub enum StoreError {
         remedy: &'static str,
     },
     /// The log does not check.
-    #[error(
-        "the log in {folder} is refused: {source}; nothing was changed. Restore the disk, or empty \
-         the directory and let the member join anew from the others"
-    )]
+    #[error("the log in {folder} is refused: {source}; nothing was changed. {REPLACE}")]
     Log {
         /// The data directory.
         folder: PathBuf,
@@ -229,11 +230,7 @@ fn read_incarnation(folder: &Path) -> Result<Option<u64>, StoreError> {
         Err(source) => return Err(StoreError::Io { path, source }),
     };
     let number = text.trim_end().parse().ok();
-    number.map(Some).ok_or(StoreError::Unusable {
-        path,
-        what: "not a number",
-        remedy: "empty the data directory and let the member join anew",
-    })
+    number.map(Some).ok_or(StoreError::Unusable { path, what: "not a number", remedy: REPLACE })
 }
 
 /// The boot counter of this process, on the disk when this returns.
@@ -244,7 +241,7 @@ fn raise_incarnation(folder: &Path, log_exists: bool) -> Result<u64, StoreError>
         return Err(StoreError::Unusable {
             path,
             what: "missing, although there is a log",
-            remedy: "empty the data directory and let the member join anew",
+            remedy: REPLACE,
         });
     }
     let incarnation = earlier.unwrap_or(0).saturating_add(1);
@@ -265,7 +262,7 @@ fn seal_key(folder: &Path, log_exists: bool) -> Result<Zeroizing<[u8; 32]>, Stor
             return Err(StoreError::Unusable {
                 path,
                 what: "missing, although there is a log that it seals",
-                remedy: "restore it, or empty the data directory and let the member join anew",
+                remedy: REPLACE,
             });
         }
         Err(source) => return Err(StoreError::Io { path, source }),
@@ -273,7 +270,7 @@ fn seal_key(folder: &Path, log_exists: bool) -> Result<Zeroizing<[u8; 32]>, Stor
     let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| StoreError::Unusable {
         path,
         what: "not 32 bytes long",
-        remedy: "restore it, or empty the data directory and let the member join anew",
+        remedy: REPLACE,
     })?;
     Ok(Zeroizing::new(key))
 }

@@ -1,6 +1,7 @@
 //! The thread that waits for the disk, so that the controller does not.
 
 use super::files::Files;
+use crate::os::schedule_first_in_first_out;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use holdfast_replica::WriteBatch;
 use holdfast_replica::wal::WalWriter;
@@ -14,6 +15,9 @@ const WAITING_BATCHES_MAX: usize = 4_096;
 
 /// Batches that share one sync at most: what arrives while the disk is busy.
 const GROUP_BATCHES_MAX: usize = 256;
+
+/// Below the controller, above ordinary threads.
+const REAL_TIME_PRIORITY: i32 = 9;
 
 /// News of the storage thread.
 #[derive(Debug)]
@@ -83,6 +87,10 @@ struct Storage<W> {
 
 impl<W: Fn()> Storage<W> {
     fn run(mut self) {
+        // Votes and commits wait for this thread, and it does little but wait for the disk.
+        if let Err(error) = schedule_first_in_first_out(REAL_TIME_PRIORITY) {
+            tracing::debug!(%error, "the storage thread has no real-time scheduling");
+        }
         while let Some(group) = self.next_group() {
             let last = group.last().map(|batch| batch.number);
             let outcome = self.store(&group);

@@ -51,6 +51,9 @@ const STRANGERS_MAX: usize = 42;
 /// First and longest pause before a member is dialled again.
 const REDIAL_MS: (u64, u64) = (5, 200);
 
+/// Pause before a member that was refused is dialled again: certificates do not change quickly.
+const REFUSED_REDIAL_MS: u64 = 1_000;
+
 /// How long a connection may take to stand. Shorter than the system's first repetition of a SYN
 /// (1 s), because dialling anew finds a member sooner that has just come back.
 const CONNECT_MS: u64 = 300;
@@ -419,10 +422,10 @@ impl Transport {
         dialled.pause_ms = dialled.pause_ms.saturating_mul(2).min(REDIAL_MS.1);
         match end {
             End::Refused(refusal) => {
-                self.refusals.add(refusal);
-                // Trying again soon would only fill two logs.
-                dialled.state = DialState::Waiting { until: now.plus_ms(1_000) };
-                tracing::warn!(member = peer, reason = refusal.name(), "member refused");
+                dialled.state = DialState::Waiting { until: now.plus_ms(REFUSED_REDIAL_MS) };
+                if let Some(count) = self.refusals.add(refusal) {
+                    tracing::warn!(member = peer, reason = refusal.name(), count, "member refused");
+                }
             }
             End::Lost(error) if was_up => {
                 tracing::info!(member = peer, lane = ?dialled.lane, %error, "connection lost");
@@ -527,8 +530,9 @@ impl Transport {
         let Some(arrived) = self.arrived.remove(&token) else { return };
         let from = arrived.from;
         if let End::Refused(refusal) = end {
-            self.refusals.add(*refusal);
-            tracing::warn!(%from, reason = refusal.name(), "connection refused");
+            if let Some(count) = self.refusals.add(*refusal) {
+                tracing::warn!(%from, reason = refusal.name(), count, "connection refused");
+            }
         }
         if let Some((member, lane)) = arrived.greeted {
             tracing::debug!(member, ?lane, "connection of a member ended");

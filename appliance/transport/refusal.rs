@@ -72,10 +72,12 @@ pub struct RefusalCounters {
 }
 
 impl RefusalCounters {
-    /// Counts one.
-    pub fn add(&mut self, refusal: Refusal) {
+    /// Counts one. Returns how many there are now if that is worth a line of the log: the first,
+    /// the second, the fourth and so on, so that whoever tries for ever does not fill the disk.
+    pub fn add(&mut self, refusal: Refusal) -> Option<u64> {
         let count = self.counts.entry(refusal).or_default();
         *count = count.saturating_add(1);
+        count.is_power_of_two().then_some(*count)
     }
 
     /// How often `refusal` occurred.
@@ -87,5 +89,38 @@ impl RefusalCounters {
     /// Every reason that occurred.
     pub fn iter(&self) -> impl Iterator<Item = (Refusal, u64)> {
         self.counts.iter().map(|(refusal, count)| (*refusal, *count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_counts_and_ever_fewer_are_worth_a_line() {
+        let mut counters = RefusalCounters::default();
+        let lines: Vec<u64> =
+            (0..10).filter_map(|_| counters.add(Refusal::ForeignCertificate)).collect();
+        assert_eq!(lines, [1, 2, 4, 8]);
+        assert_eq!(counters.count(Refusal::ForeignCertificate), 10);
+        assert_eq!(counters.count(Refusal::WrongMember), 0);
+    }
+
+    #[test]
+    fn failures_of_tls_have_names() {
+        use rustls::{AlertDescription, CertificateError, Error};
+        for (error, refusal) in [
+            (
+                Error::InvalidCertificate(CertificateError::UnknownIssuer),
+                Refusal::ForeignCertificate,
+            ),
+            (Error::InvalidCertificate(CertificateError::NotValidForName), Refusal::WrongMember),
+            (Error::NoCertificatesPresented, Refusal::NoCertificate),
+            (Error::AlertReceived(AlertDescription::UnknownCA), Refusal::OurCertificateRefused),
+            (Error::AlertReceived(AlertDescription::DecodeError), Refusal::TlsMalformed),
+            (Error::DecryptError, Refusal::TlsMalformed),
+        ] {
+            assert_eq!(Refusal::of(&error), refusal, "{error:?}");
+        }
     }
 }
