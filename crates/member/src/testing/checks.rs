@@ -34,6 +34,16 @@ pub enum Violation {
         /// The IV, which is the number.
         iv: u64,
     },
+    /// An IKE message was repeated with other contents: its first form was sent before it was
+    /// committed, so a successor did not know it (law 3; RFC 7296 section 2.1).
+    RepeatedDifferently {
+        /// When.
+        at: Nanos,
+        /// Who sent the second form.
+        member: MemberId,
+        /// The Message ID.
+        message_id: u32,
+    },
     /// One packet of a peer reached the targets twice.
     DeliveredTwice {
         /// Its payload.
@@ -67,6 +77,8 @@ pub struct Checks {
     addresses: BTreeSet<Ipv4Addr>,
     /// Every (SPI, IV) on the outside network, with its first sender.
     sealed: BTreeMap<(u32, u64), MemberId>,
+    /// Every protected IKE message the cluster sent.
+    ike: BTreeMap<IkeKey, Vec<u8>>,
     /// Who had each address last, by the frames sent from it.
     speaker: Option<MemberId>,
     /// Every change of the speaker.
@@ -111,7 +123,7 @@ impl Checks {
 
     /// Law 1, second half, and law 2: on every frame a member sends.
     pub(crate) fn sent(&mut self, at: Nanos, member: MemberId, has_lease: bool, frame: &[u8]) {
-        let Some(Sent { source, esp }) = Sent::parse(frame) else { return };
+        let Some(Sent { source, esp, ike }) = Sent::parse(frame) else { return };
         if self.addresses.contains(&source) {
             if !has_lease {
                 self.report(Violation::SpokeWithoutLease { at, member });
@@ -126,6 +138,12 @@ impl Checks {
         {
             self.report(Violation::NumberTwice { at, member, spi, iv });
         }
+        if let Some((key, message)) = ike {
+            let first = self.ike.entry(key).or_insert_with(|| message.clone());
+            if *first != message {
+                self.report(Violation::RepeatedDifferently { at, member, message_id: key.id });
+            }
+        }
     }
 }
 
@@ -134,6 +152,45 @@ struct Sent {
     source: Ipv4Addr,
     /// SPI and IV, when it is ESP.
     esp: Option<(u32, u64)>,
+    /// The message, when it is protected IKE.
+    ike: Option<(IkeKey, Vec<u8>)>,
+}
+
+/// What makes two IKE messages repetitions of each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct IkeKey {
+    spi_i: u64,
+    spi_r: u64,
+    response: bool,
+    id: u32,
+    fragment: u16,
+}
+
+impl IkeKey {
+    /// RFC 7296 section 3.1; the fragment number of RFC 7383 section 2.5 stands behind the generic
+    /// header of the first payload. IKE_SA_INIT is not protected and may be answered anew.
+    fn parse(message: &[u8]) -> Option<Self> {
+        const IKE_SA_INIT: u8 = 34;
+        const ENCRYPTED_FRAGMENT: u8 = 53;
+        let header: &[u8; 28] = message.first_chunk()?;
+        let (spis, rest) = header.split_first_chunk::<16>()?;
+        let &[next, _, exchange, flags, a, b, c, d, ..] = rest else { return None };
+        let (spi_i, spi_r) = spis.split_first_chunk::<8>()?;
+        if exchange == IKE_SA_INIT {
+            return None;
+        }
+        let fragment = match next {
+            ENCRYPTED_FRAGMENT => u16::from_be_bytes(*message.get(32..)?.first_chunk()?),
+            _ => 0,
+        };
+        Some(Self {
+            spi_i: u64::from_be_bytes(*spi_i),
+            spi_r: u64::from_be_bytes(*spi_r.first_chunk()?),
+            response: flags & 0x20 != 0,
+            id: u32::from_be_bytes([a, b, c, d]),
+            fragment,
+        })
+    }
 }
 
 impl Sent {
@@ -141,23 +198,33 @@ impl Sent {
         let view = ethernet::View::parse(bytes).ok()?;
         if view.ether_type() == ethernet::TYPE_ARP {
             let source = arp::Repr::parse(view.payload()).ok()?.source;
-            return Some(Self { source, esp: None });
+            return Some(Self { source, esp: None, ike: None });
         }
         let ip = ipv4::View::parse(view.payload()).ok()?;
-        let esp = match ip.protocol() {
-            ipv4::PROTOCOL_ESP => spi_and_iv(ip.payload()),
-            ipv4::PROTOCOL_UDP => {
-                let datagram = udp::View::parse(ip.payload()).ok()?;
-                match udp::NatTraversal::parse(datagram.payload()) {
-                    udp::NatTraversal::Esp(esp) if datagram.source_port() == 4500 => {
-                        spi_and_iv(esp)
-                    }
-                    _ => None,
+        let mut sent = Self { source: ip.source(), esp: None, ike: None };
+        match ip.protocol() {
+            ipv4::PROTOCOL_ESP => sent.esp = spi_and_iv(ip.payload()),
+            ipv4::PROTOCOL_UDP => sent.read_udp(ip.payload()),
+            _ => {}
+        }
+        Some(sent)
+    }
+
+    fn read_udp(&mut self, datagram: &[u8]) {
+        let Ok(datagram) = udp::View::parse(datagram) else { return };
+        let message = match datagram.source_port() {
+            udp::PORT_IKE => datagram.payload(),
+            udp::PORT_NAT_TRAVERSAL => match udp::NatTraversal::parse(datagram.payload()) {
+                udp::NatTraversal::Ike(message) => message,
+                udp::NatTraversal::Esp(esp) => {
+                    self.esp = spi_and_iv(esp);
+                    return;
                 }
-            }
-            _ => None,
+                _ => return,
+            },
+            _ => return,
         };
-        Some(Self { source: ip.source(), esp })
+        self.ike = IkeKey::parse(message).map(|key| (key, message.to_vec()));
     }
 }
 

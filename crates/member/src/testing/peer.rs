@@ -14,6 +14,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 /// Requests remembered; older answers no longer count.
 const REQUESTS_MAX: usize = 1 << 20;
 
+/// Ports the client calls from: so many connections at a time.
+const PORTS: u16 = 64;
+
 /// How long to wait for an answer to an ARP question.
 const ASK_AGAIN_MS: u64 = 100;
 
@@ -58,6 +61,7 @@ pub struct Peer {
     interval_us: Option<u64>,
     next_request: Nanos,
     requests: u64,
+    first_port: u16,
     /// When each request was sent.
     sent: BTreeMap<u64, Nanos>,
     /// When each answer came.
@@ -103,6 +107,7 @@ impl Peer {
             interval_us: None,
             next_request: Nanos::ZERO,
             requests: 0,
+            first_port: 1_024,
             sent: BTreeMap::new(),
             answers: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -127,9 +132,26 @@ impl Peer {
         self.next_request = now;
     }
 
-    /// Calls the service once, at the next moment.
-    pub fn call_once(&mut self) {
-        self.request(self.next_request);
+    /// From now on calls from other ports: new connections.
+    pub fn hang_up(&mut self) {
+        self.first_port = self.first_port.wrapping_add(PORTS);
+    }
+
+    /// Rekeys the pair packets are sent with, at the peer's own wish.
+    pub fn rekey(&mut self, now: Nanos) {
+        if let Some(spi) = self.sending {
+            // Busy with the same already: then it happens anyway.
+            let _ = self.ike.ike().rekey_child(now, spi);
+        }
+    }
+
+    /// Rekeys the IKE SA, at the peer's own wish.
+    pub fn rekey_ike(&mut self, now: Nanos) {
+        let spi = self.ike.ike().sas().next().map(|sa| sa.spi);
+        if let Some(spi) = spi {
+            // Busy with the same already: then it happens anyway.
+            let _ = self.ike.ike().rekey_ike(now, spi);
+        }
     }
 
     /// Requests sent so far.
@@ -184,6 +206,14 @@ impl Peer {
     #[must_use]
     pub fn sent_esp(&self) -> &[Vec<u8>] {
         &self.sent_esp
+    }
+
+    pub(crate) fn mac(&self) -> MacAddr {
+        self.mac
+    }
+
+    pub(crate) fn common_mac(&self) -> Option<MacAddr> {
+        self.common_mac
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Nanos> {
@@ -277,7 +307,8 @@ impl Peer {
     fn request(&mut self, now: Nanos) {
         let Some(pair) = self.sending.and_then(|spi| self.pairs.get_mut(&spi)) else { return };
         self.requests = self.requests.saturating_add(1);
-        let port = 1_024 + u16::try_from(self.requests % 64).unwrap_or(0);
+        let nth = u16::try_from(self.requests % u64::from(PORTS)).unwrap_or(0);
+        let port = self.first_port.wrapping_add(nth);
         let payload = self.requests.to_be_bytes();
         let inner = frame::udp_packet(self.client, port, self.common, 7, &payload);
         let mut buf = HeapBuf::from_frame(&inner);

@@ -15,7 +15,7 @@ use holdfast_crypto::SecretBytes;
 use holdfast_datapath::Prefix;
 use holdfast_ike::{Connection, EsnPolicy, Identity, IkeConfig};
 use holdfast_ipsec::TrafficSelector;
-use holdfast_packet::{MacAddr, Nanos, Side};
+use holdfast_packet::{MacAddr, Nanos, Side, ethernet};
 use holdfast_replica::Timing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -273,10 +273,13 @@ impl World {
         self.setup.loss_per_mille = per_mille;
     }
 
-    /// Lets every ESP packet the peer ever sent arrive once more, as an attacker would.
+    /// Lets every ESP packet the peer ever sent arrive once more at whoever has the common address
+    /// now, as an attacker would.
     pub fn replay_everything(&mut self) {
         let recorded = self.peer.sent_esp().to_vec();
-        for bytes in recorded {
+        let Some(station) = self.peer.common_mac() else { return };
+        for mut bytes in recorded {
+            ethernet::set_addresses(&mut bytes, station, self.peer.mac());
             self.forward(Side::Outside, Attachment::Host(0), bytes);
         }
     }
@@ -302,7 +305,12 @@ impl World {
 
     /// Lets time pass.
     pub fn run_for_ms(&mut self, ms: u64) {
-        let end = self.now.plus_ms(ms);
+        self.run_for_us(ms.saturating_mul(1_000));
+    }
+
+    /// Lets time pass.
+    pub fn run_for_us(&mut self, us: u64) {
+        let end = self.now.plus_us(us);
         while self.next_moment() <= end {
             self.step();
         }

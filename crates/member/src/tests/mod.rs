@@ -11,6 +11,12 @@ use holdfast_cluster::MemberId;
 /// The time after which anything that is to happen has happened.
 const PATIENCE_MS: u64 = 10_000;
 
+/// The first seeds, `few` of them unless the environment asks for another number.
+fn seeds(few: u64) -> std::ops::RangeInclusive<u64> {
+    let wanted = std::env::var("HOLDFAST_SEEDS").ok().and_then(|text| text.parse().ok());
+    1..=wanted.unwrap_or(few)
+}
+
 /// A world whose seed is printed should the test fail.
 fn world(setup: Setup) -> World {
     println!("seed {}: {setup:?}", setup.seed);

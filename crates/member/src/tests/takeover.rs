@@ -156,9 +156,78 @@ fn all_members_restart_and_the_sa_goes_on() {
     assert_lawful(&mut world);
 }
 
+/// The owner dies at every stage of an exchange, and the peer ends up with a working tunnel.
+fn killed_during(stages_us: impl Iterator<Item = u64>, begin: impl Fn(&mut World)) {
+    for after_us in stages_us {
+        let mut world = connected(Setup { seed: after_us + 1, ..Setup::default() });
+        world.run_for_ms(100);
+        let first = owner(&world);
+        begin(&mut world);
+        world.run_for_us(after_us);
+        world.kill(first);
+        takeover_ms(&mut world, first);
+        world.run_for_ms(3_000);
+        let start = world.now();
+        world.run_for_ms(100);
+        let answered = world.peer().first_answer_since(start).is_some();
+        assert!(answered, "killed after {after_us} us: {:?}", world.peer());
+        let state = world.node(owner(&world)).unwrap().member().state().clone();
+        assert_eq!((state.ike_sas().len(), state.children().len()), (1, 1), "{after_us} us");
+        assert_lawful(&mut world);
+    }
+}
+
+#[test]
+fn a_rekey_of_the_peer_survives_the_owner() {
+    killed_during((0..3_000).step_by(250), |world| {
+        let now = world.now();
+        world.peer_mut().rekey(now);
+    });
+}
+
+#[test]
+fn a_rekey_of_the_ike_sa_survives_the_owner() {
+    killed_during((0..3_000).step_by(250), |world| {
+        let now = world.now();
+        world.peer_mut().rekey_ike(now);
+    });
+}
+
+#[test]
+fn a_renewal_survives_the_new_owner() {
+    for after_us in (0..4_000).step_by(500) {
+        let mut world = connected(Setup { members: 5, seed: after_us, ..Setup::default() });
+        world.run_for_ms(20);
+        let now = world.now();
+        world.peer_mut().set_traffic(now, None);
+        world.run_for_ms(50);
+        let first = owner(&world);
+        world.kill(first);
+        world.run_until(PATIENCE_MS, |world| world.owner().is_some_and(|owner| owner != first));
+        let start = world.now();
+        world.peer_mut().set_traffic(start, Some(50_000));
+        world.run_until(PATIENCE_MS, |world| {
+            world.nodes().any(|(_, node)| {
+                let renews = |event: &MemberEvent| matches!(event, MemberEvent::SaRenewing { .. });
+                node.events().iter().any(|(_, event)| renews(event))
+            })
+        });
+        world.run_for_us(after_us);
+        let second = owner(&world);
+        world.kill(second);
+        takeover_ms(&mut world, second);
+        world.run_for_ms(5_000);
+        let start = world.now();
+        world.run_for_ms(200);
+        let answered = world.peer().first_answer_since(start).is_some();
+        assert!(answered, "killed after {after_us} us: {:?}", world.peer());
+        assert_lawful(&mut world);
+    }
+}
+
 #[test]
 fn relaxed_timing_and_loss_only_make_it_slower() {
-    for seed in 1..=4 {
+    for seed in seeds(4) {
         let mut world = connected(Setup {
             seed,
             timing: Timing::RELAXED,
@@ -189,7 +258,10 @@ fn a_dead_target_is_left_out_and_taken_back() {
     assert!(silence <= 5 && world.peer().answers() > before + 450, "silent for {silence} ms");
     world.target_mut(0).unwrap().on = true;
     let alone = world.targets()[0].received().len();
-    world.run_for_ms(3_000);
+    world.run_for_ms(2_000);
+    assert_eq!(world.targets()[0].received().len(), alone, "connections stay where they are");
+    world.peer_mut().hang_up();
+    world.run_for_ms(500);
     assert!(world.targets()[0].received().len() > alone, "it has calls again");
     assert_lawful(&mut world);
 }
