@@ -23,6 +23,7 @@
 //! * nothing here prints or logs key material.
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod controller;
@@ -30,6 +31,7 @@ pub mod daemon;
 pub mod os;
 pub mod pki;
 pub mod server;
+pub mod stats;
 pub mod store;
 pub mod transport;
 pub mod worker;

@@ -17,6 +17,7 @@ mod sections;
 
 pub use prefix::Prefix;
 pub use problem::{ConfigError, Problem};
+pub use sections::SOCKET_DEFAULT;
 
 use holdfast_crypto::SecretBytes;
 use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal};

@@ -17,7 +17,7 @@ use std::str::FromStr;
 use toml::de::{DeTable, DeValue};
 
 /// Where the operator's socket is unless the file says otherwise.
-pub(super) const SOCKET_DEFAULT: &str = "/run/holdfast/holdfast.sock";
+pub const SOCKET_DEFAULT: &str = "/run/holdfast/holdfast.sock";
 
 const ADDRESS: &str = "an IPv4 address such as 192.0.2.1";
 /// Longer than any sensible lifetime; keeps sums far from overflow.

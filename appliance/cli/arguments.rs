@@ -1,0 +1,209 @@
+//! The command line.
+
+use crate::config::SOCKET_DEFAULT;
+use clap::{Args, Parser, Subcommand};
+use holdfast_api::{
+    FlowListRequest, Handover, RequestKind, SaListRequest, TargetListRequest, TargetSet,
+};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 all is well, 1 it did not work, 2 usage, 3 degraded, 4 only the owner can answer this.";
+
+/// Shows and steers a member of a Holdfast cluster.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version = env!("HOLDFAST_VERSION"), after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// The member's socket (member.socket in its configuration).
+    #[arg(long, global = true, value_name = "PATH", default_value = SOCKET_DEFAULT)]
+    pub(super) socket: PathBuf,
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Show every column, however wide.
+    #[arg(long, global = true)]
+    pub(super) wide: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Who owns the common address, how well things are, and what to do next.
+    Status,
+    /// Security associations.
+    #[command(subcommand)]
+    Sa(SaCommand),
+    /// Connections and the targets they go to.
+    #[command(subcommand)]
+    Flow(FlowCommand),
+    /// The hosts that serve.
+    #[command(subcommand)]
+    Target(TargetCommand),
+    /// The cluster and its certificates.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Give the common address to another member.
+    Handover(HandoverArguments),
+    /// Why packets were dropped.
+    DropReasons(DropReasonsArguments),
+    /// Configuration files.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// The replicated log on disk.
+    #[command(subcommand)]
+    Store(StoreCommand),
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(super) enum SaCommand {
+    /// Every IKE SA and every pair of Child SAs.
+    List,
+}
+
+impl From<SaCommand> for RequestKind {
+    fn from(command: SaCommand) -> Self {
+        match command {
+            SaCommand::List => Self::SaList(SaListRequest {}),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(super) enum FlowCommand {
+    /// Connections through the tunnels; the owner knows them.
+    List {
+        /// At most so many.
+        #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+        limit: u32,
+    },
+}
+
+impl From<FlowCommand> for RequestKind {
+    fn from(command: FlowCommand) -> Self {
+        match command {
+            FlowCommand::List { limit } => Self::FlowList(FlowListRequest { limit }),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TargetCommand {
+    /// Every target.
+    List,
+    /// Give a target no new connections; it keeps those it has.
+    Drain {
+        /// The target's name.
+        name: String,
+    },
+    /// Give a drained target new connections again.
+    Undrain {
+        /// The target's name.
+        name: String,
+    },
+}
+
+impl From<TargetCommand> for RequestKind {
+    fn from(command: TargetCommand) -> Self {
+        let set = |name, draining| Self::TargetSet(TargetSet { name, draining });
+        match command {
+            TargetCommand::List => Self::TargetList(TargetListRequest {}),
+            TargetCommand::Drain { name } => set(name, true),
+            TargetCommand::Undrain { name } => set(name, false),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ClusterCommand {
+    /// The members as this one sees them.
+    Status,
+    /// Make the cluster's certificate authority and a certificate for each member.
+    Init(InitArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArguments {
+    /// The folder to make and to write to; nothing in it is overwritten.
+    #[arg(long, value_name = "DIR", alias = "out")]
+    pub(super) dir: PathBuf,
+    /// A member and where it listens for the others; once for each member.
+    #[arg(long = "member", value_name = "ID=ADDRESS:PORT", required_unless_present = "members")]
+    pub(super) named: Vec<NamedMember>,
+    /// Instead: so many members, numbered from 1.
+    #[arg(long, value_name = "COUNT", conflicts_with = "named")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=MEMBERS_MAX))]
+    pub(super) members: Option<u64>,
+    /// The cluster's name, which its certificates carry.
+    #[arg(long, default_value = "holdfast")]
+    pub(super) name: String,
+}
+
+const MEMBERS_MAX: u64 = crate::config::MEMBERS_MAX as u64;
+
+/// A member on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NamedMember {
+    pub(super) id: u64,
+    pub(super) address: SocketAddr,
+}
+
+impl std::str::FromStr for NamedMember {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const FORM: &str = "write ID=ADDRESS:PORT, for example 1=10.0.0.1:7000";
+        let (id, address) = text.split_once('=').ok_or_else(|| FORM.to_owned())?;
+        let id = id.parse().ok().filter(|id| (1..=u64::from(u32::MAX)).contains(id));
+        let id = id.ok_or_else(|| format!("the id is not a number from 1 on; {FORM}"))?;
+        let address = address.parse().map_err(|_| format!("no address with a port; {FORM}"))?;
+        Ok(Self { id, address })
+    }
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct HandoverArguments {
+    /// To this member; without it, to the one that is furthest ahead.
+    #[arg(long, value_name = "ID")]
+    to: Option<u64>,
+}
+
+impl From<HandoverArguments> for RequestKind {
+    fn from(arguments: HandoverArguments) -> Self {
+        Self::Handover(Handover { to: arguments.to })
+    }
+}
+
+/// Where the counts come from: the member, and its statistics segment when it does not answer.
+#[derive(Debug, Args)]
+pub(super) struct DropReasonsArguments {
+    /// Also reasons that never happened.
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Read the statistics segment of the member with this configuration; the daemon is not asked.
+    #[arg(long, value_name = "FILE", conflicts_with = "segment")]
+    pub(super) config: Option<PathBuf>,
+    /// Read this statistics segment; the daemon is not asked.
+    #[arg(long, value_name = "FILE")]
+    pub(super) segment: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Tell every problem of a configuration file, with its place.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Read the log of a member that does not run, and change nothing.
+    Check {
+        /// The member's data directory.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+}
