@@ -16,7 +16,7 @@ use crate::renewals::Renewals;
 use crate::tables::TablesKeeper;
 use holdfast_cluster::{Command, State};
 use holdfast_datapath::WorkerCommand;
-use holdfast_ike::Ike;
+use holdfast_ike::{Ike, IkeCounters};
 use holdfast_ipsec::Spi;
 use holdfast_packet::{MacAddr, Nanos, Side};
 use holdfast_replica::{Config, ProposeError, Recovered, Replica};
@@ -193,6 +193,12 @@ impl Member {
     #[must_use]
     pub fn state(&self) -> &State {
         self.replica.state()
+    }
+
+    /// What IKE refused, by reason. Counted where IKE runs: on the owner.
+    #[must_use]
+    pub const fn ike_counters(&self) -> &IkeCounters {
+        self.ike.counters()
     }
 
     /// Whether this member speaks for the common address at `now`.
