@@ -2,6 +2,7 @@
 //! stops, and refuses what it must refuse.
 //!
 //! The ports are DPDK's `net_null` without any traffic, so no namespace and no privilege is needed.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing helper fails its test")]
 
 use holdfast_api::{
     Client, ClusterStatus, ClusterStatusRequest, Handover, RequestKind, ResponseKind, Role,
@@ -314,6 +315,10 @@ fn a_member_of_another_cluster_is_refused_by_name_and_disturbs_nobody() {
     });
     assert!(count > 0);
     assert!(cluster.log(owner).contains("foreign_certificate"));
+    let status = cluster.ask(owner, RequestKind::Status(StatusRequest {})).unwrap();
+    let ResponseKind::Status(status) = status else { panic!("{status:?}") };
+    let problem = status.problems.iter().find(|p| p.what == "member 3 is not connected");
+    assert!(problem.is_some(), "{:?}", status.problems);
     assert_ne!(cluster.agreed_owner(&[3]), Some(3));
 }
 

@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::config::Config;
+use crate::transport::Refusal;
 use holdfast_api as api;
 use holdfast_api::{Health, RequestKind, ResponseKind, Role};
 use holdfast_cluster::MemberId;
@@ -112,7 +113,8 @@ fn drop_reason(reason: DropReason, view: CountersView<'_>) -> api::DropReason {
     }
 }
 
-fn status(reply: StatusReply, context: &Context<'_>) -> api::Status {
+fn status(mut reply: StatusReply, context: &Context<'_>) -> api::Status {
+    add_unconnected(&mut reply, context);
     let health = match () {
         () if reply.cluster.leader.is_none() || reply.cluster.owner.is_none() => Health::Failed,
         () if !reply.problems.is_empty() => Health::Degraded,
@@ -136,6 +138,27 @@ fn status(reply: StatusReply, context: &Context<'_>) -> api::Status {
         started_unix_ms: context.started_unix_ms,
         outside_up: reply.outside_up,
         inside_up: reply.inside_up,
+    }
+}
+
+/// Only the leader hears of everybody, but every member sees who does not answer its calls: a
+/// standby without its peers could not take over.
+fn add_unconnected(reply: &mut StatusReply, context: &Context<'_>) {
+    let certificates = [Refusal::ForeignCertificate, Refusal::OurCertificateRefused];
+    let foreign = certificates
+        .iter()
+        .any(|refusal| context.refusals.iter().any(|(name, _)| *name == refusal.name()));
+    let next_action = if foreign {
+        "start it with a certificate of this cluster's authority"
+    } else {
+        "start it, or check its management address"
+    };
+    let others = context.config.cluster.members.iter().filter(|m| m.id != reply.member.0);
+    for peer in others.filter(|peer| !context.connected.contains(&peer.id)) {
+        let what = format!("member {} is not connected", peer.id);
+        if !reply.problems.iter().any(|problem| problem.what == what) {
+            reply.problems.push(Problem { what, next_action: next_action.to_owned() });
+        }
     }
 }
 

@@ -529,10 +529,10 @@ impl Transport {
         self.unread.remove(&token);
         let Some(arrived) = self.arrived.remove(&token) else { return };
         let from = arrived.from;
-        if let End::Refused(refusal) = end {
-            if let Some(count) = self.refusals.add(*refusal) {
-                tracing::warn!(%from, reason = refusal.name(), count, "connection refused");
-            }
+        if let End::Refused(refusal) = end
+            && let Some(count) = self.refusals.add(*refusal)
+        {
+            tracing::warn!(%from, reason = refusal.name(), count, "connection refused");
         }
         if let Some((member, lane)) = arrived.greeted {
             tracing::debug!(member, ?lane, "connection of a member ended");
