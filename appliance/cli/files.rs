@@ -83,12 +83,12 @@ pub(super) fn check_config(path: &Path) -> Result<Answer, Fault> {
     match Config::load(path) {
         Ok(config) => {
             let text = format!(
-                "{}: sound. Member {} of {}, {} connections, {} targets.",
+                "{}: sound. Member {} of {}, {}, {}.",
                 path.display(),
                 config.member.id,
                 config.cluster.members.len(),
-                config.connections.len(),
-                config.targets.len()
+                render::counted(config.connections.len(), "connection"),
+                render::counted(config.targets.len(), "target")
             );
             Answer::new(text, &json!({ "file": path, "valid": true, "problems": [] }))
         }

@@ -10,7 +10,7 @@ pub(super) use lists::{cluster_status, drop_reasons, flow_list, sa_list, target_
 #[cfg(test)]
 pub(super) use status::LINES_MAX;
 pub(super) use status::status;
-pub(super) use text::{clean, clean_lines};
+pub(super) use text::{clean, clean_lines, counted};
 pub(super) use time::duration;
 
 /// Columns of the terminal that everything fits unless asked otherwise.

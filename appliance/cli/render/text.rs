@@ -70,7 +70,7 @@ pub(super) fn some_of(names: &[String], width: usize) -> String {
 }
 
 /// "1 target", "2 targets".
-pub(super) fn counted(count: usize, noun: &str) -> String {
+pub(in crate::cli) fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 

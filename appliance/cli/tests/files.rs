@@ -18,7 +18,7 @@ fn configuration(folder: &Path, change: impl FnOnce(String) -> String) -> String
     file.to_str().unwrap().to_owned()
 }
 
-fn counted(socket: &Path, reason: DropReason, packets: u64) -> Writer {
+fn segment_with(socket: &Path, reason: DropReason, packets: u64) -> Writer {
     let writer = Writer::create(&path_beside(socket), 1).unwrap();
     let mut values = [0; COUNTERS_LEN];
     values[Metric::ALL.len() + reason.index()] = packets;
@@ -31,7 +31,7 @@ fn a_sound_configuration_is_summed_up() {
     let folder = tempfile::tempdir().unwrap();
     let ran = holdfast(&["config", "check", &configuration(folder.path(), |text| text)]);
     assert_eq!(ran.exit, Exit::Ok, "{}{}", ran.out, ran.complaints);
-    assert!(ran.out.contains("Member 1 of 3, 1 connections, 2 targets"), "{}", ran.out);
+    assert!(ran.out.contains("Member 1 of 3, 1 connection, 2 targets"), "{}", ran.out);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn drop_reasons_are_read_from_the_segment_where_no_daemon_answers() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("member.sock");
     let reason = DropReason::ALL[3];
-    let _writer = counted(&socket, reason, 41);
+    let _writer = segment_with(&socket, reason, 41);
     let segment = path_beside(&socket);
     let file = configuration(folder.path(), |text| text);
     for words in [
