@@ -53,6 +53,7 @@ mod frames;
 mod grants;
 mod io;
 pub mod limits;
+mod loading;
 mod member;
 mod neighbours;
 mod network;

@@ -76,6 +76,17 @@ pub const RENEWAL_PATIENCE_MS: u64 = 10_000;
 /// Silent SAs are renewed between these two moments after a takeover, spread evenly by jitter.
 pub const IDLE_RENEWAL_MS: (u64, u64) = (60_000, 360_000);
 
+/// Child SAs handed to the workers in one call after a takeover: a millisecond or two, so that no
+/// heartbeat is late.
+pub const LOAD_CHILDREN_PER_ROUND: usize = 128;
+
+/// IKE SAs loaded in one call after a takeover, for the same reason.
+pub const LOAD_IKE_SAS_PER_ROUND: usize = 128;
+
+/// Policies whose copying takes about as long as [`PUBLISH_PAUSE_MS`] allows for: with more of them
+/// tables are published more rarely.
+pub const PUBLISH_POLICIES: u64 = 512;
+
 /// Tables are published at most this often when many SAs change at once; a single change at once.
 pub const PUBLISH_PAUSE_MS: u64 = 2;
 

@@ -8,6 +8,7 @@ use crate::fitness::Fitness;
 use crate::grants::Grants;
 use crate::io::{Input, Output};
 use crate::limits;
+use crate::loading::Loading;
 use crate::neighbours::{Interest, Neighbours};
 use crate::operations::Operations;
 use crate::outbox::Outbox;
@@ -34,6 +35,7 @@ pub struct Member {
     /// What the workers were told last.
     pub(crate) lease_published: Nanos,
     pub(crate) outbox: Outbox,
+    pub(crate) loading: Loading,
     pub(crate) grants: Grants,
     pub(crate) renewals: Renewals,
     pub(crate) outside: Neighbours,
@@ -93,6 +95,7 @@ impl Member {
             ownership: Ownership::Standby,
             lease_published: Nanos::ZERO,
             outbox: Outbox::default(),
+            loading: Loading::default(),
             grants: Grants::default(),
             renewals: Renewals::default(),
             outside: Neighbours::new(),
@@ -121,6 +124,7 @@ impl Member {
         }
         // What the log replays comes first; a snapshot's part of the records has no entries.
         member.drain_replica(now);
+        member.outputs.retain(|output| !matches!(output, Output::Event(_)));
         member.reload_records(now);
         member.settle(now);
         Ok(member)
@@ -155,7 +159,7 @@ impl Member {
         self.replica.handle_timeout(now);
         self.drain_replica(now);
         if self.speaks(now) {
-            if !self.outbox.is_stale() && self.ike.poll_timeout().is_some_and(|due| due <= now) {
+            if self.ike_runs() && self.ike.poll_timeout().is_some_and(|due| due <= now) {
                 self.ike.handle_timeout(now);
             }
             if self.announcer.as_mut().is_some_and(|announcer| announcer.fire(now)) {
@@ -216,8 +220,9 @@ impl Member {
                 break;
             }
             self.advance_ownership(now);
+            self.load_slice(now);
             self.begin_renewals(now);
-            self.run_ike(now);
+            self.run_ike();
             self.propose_waiting(now);
             self.release_datagrams(now);
         }
@@ -235,13 +240,14 @@ impl Member {
     }
 
     /// Feeds the steps of IKE into the outbox, and loads IKE anew when the two disagree.
-    fn run_ike(&mut self, now: Nanos) {
+    fn run_ike(&mut self) {
         if !matches!(self.ownership, Ownership::Owning { .. }) {
             return;
         }
         if self.outbox.wants_reload() {
             self.outbox.clear();
-            self.load_ike(now);
+            self.ike.clear();
+            self.loading = Loading::ike_only(self.replica.state());
             self.event(MemberEvent::IkeReloaded);
         }
         while !self.outbox.is_full()
@@ -313,16 +319,22 @@ impl Member {
             Ownership::Owning { .. } if self.replica.lease_until(self.now).is_none() => None,
             Ownership::Owning { .. } => [
                 retry(self.outbox.has_waiting()),
-                self.ike.poll_timeout().filter(|_| !self.outbox.is_stale()),
+                self.ike.poll_timeout().filter(|_| self.ike_runs()),
+                (!self.loading.is_done()).then_some(Nanos::ZERO),
                 self.announcer.as_ref().map(Announcer::due),
                 self.grants.due(),
-                self.renewals.due(),
+                self.renewals.due().filter(|_| self.ike_runs()),
                 self.fitness.unfit().map(|_| self.fitness.next_try),
             ]
             .into_iter()
             .flatten()
             .min(),
         }
+    }
+
+    /// Whether IKE knows everything the records hold, and nothing they do not.
+    pub(crate) fn ike_runs(&self) -> bool {
+        self.loading.is_done() && !self.outbox.is_stale()
     }
 
     /// Time never goes back, whatever the shell says.

@@ -69,7 +69,7 @@ impl Member {
 
     /// Begins the renewals whose turn it is.
     pub(crate) fn begin_renewals(&mut self, now: Nanos) {
-        if !self.speaks(now) || self.outbox.is_stale() || self.outbox.is_full() {
+        if !self.speaks(now) || !self.ike_runs() || self.outbox.is_full() {
             return;
         }
         for renewal in self.renewals.next(now) {
@@ -79,7 +79,7 @@ impl Member {
     }
 
     fn rekey(&mut self, now: Nanos, spi: Spi) {
-        if !self.speaks(now) || self.outbox.is_stale() {
+        if !self.speaks(now) || !self.ike_runs() {
             return;
         }
         // Being replaced already, or gone: either way there is nothing to begin.
@@ -102,7 +102,7 @@ impl Member {
     }
 
     fn on_ike(&mut self, now: Nanos, datagram: &Datagram, station: MacAddr) {
-        if !self.speaks(now) || self.outbox.is_stale() {
+        if !self.speaks(now) || !self.ike_runs() {
             return;
         }
         if self.outbox.is_full() {

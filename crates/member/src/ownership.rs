@@ -3,13 +3,13 @@
 use crate::announce::Announcer;
 use crate::event::{LossCause, MemberEvent};
 use crate::io::Output;
+use crate::loading::Loading;
 use crate::member::Member;
 use crate::neighbours::Interest;
 use crate::renewals::{Renewals, mix};
 use crate::{RenewPolicy, limits};
 use holdfast_cluster::{ChildRecord, Command, Owner};
 use holdfast_datapath::WorkerCommand;
-use holdfast_ike::IkeSpi;
 use holdfast_ipsec::{InboundSa, OutboundSa};
 use holdfast_packet::{Nanos, Side};
 use std::collections::BTreeSet;
@@ -116,12 +116,10 @@ impl Member {
     /// A term has one ownership at most, so each granted range goes to a worker once.
     fn take_ownership(&mut self, now: Nanos, owner: Owner, previous: Option<Owner>, until: Nanos) {
         self.ownership = Ownership::Owning { owner, lapsed: false };
-        self.load_ike(now);
+        self.ike.clear();
         self.command_all(|| WorkerCommand::Clear);
-        let children: Vec<ChildRecord> = self.replica.state().children().cloned().collect();
-        for child in &children {
-            self.install(child);
-        }
+        self.loading = Loading::everything(self.replica.state());
+        self.load_slice(now);
         self.tables.touch();
         self.publish(now, true);
         self.publish_lease(until);
@@ -129,20 +127,39 @@ impl Member {
         announcer.fire(now);
         self.announcer = Some(announcer);
         self.announce();
-        self.plan_renewals(now, owner, &children);
+        self.plan_renewals(now, owner);
         for side in Side::ALL {
             self.neighbours_mut(side).set_pace(now, true);
         }
-        self.event(MemberEvent::OwnershipTaken { owner, previous, child_sas: children.len() });
+        let child_sas = self.replica.state().children().len();
+        self.event(MemberEvent::OwnershipTaken { owner, previous, child_sas });
     }
 
-    fn plan_renewals(&mut self, now: Nanos, owner: Owner, children: &[ChildRecord]) {
+    /// Loads the next SAs after a takeover.
+    pub(crate) fn load_slice(&mut self, now: Nanos) {
+        for spi in self.loading.next_children() {
+            // Nothing removes a Child SA before IKE runs.
+            if let Some(child) = self.replica.state().child(spi).cloned() {
+                self.install(&child);
+            }
+        }
+        let slice = self.loading.next_ike_sas();
+        let state = self.replica.state();
+        let exported = slice.into_iter().filter_map(|spi| {
+            Some((holdfast_ike::IkeSpi(spi.0), state.ike_sa(spi)?.state.as_bytes()))
+        });
+        for error in self.ike.restore(now, exported) {
+            self.event(MemberEvent::IkeUnreadable { reason: error.to_string() });
+        }
+    }
+
+    fn plan_renewals(&mut self, now: Nanos, owner: Owner) {
         if self.config.policy != RenewPolicy::Renew {
             return;
         }
         let seed = mix(self.jitter_seed, owner.epoch.0);
         // An SA with floor 0 is new in this epoch: no earlier owner accepted anything of it.
-        let inherited = children.iter().filter(|child| child.floor > 0);
+        let inherited = self.replica.state().children().filter(|child| child.floor > 0);
         let spis = inherited.map(|child| child.parameters.inbound_spi);
         self.renewals = Renewals::takeover(now, spis, seed);
     }
@@ -157,6 +174,7 @@ impl Member {
         self.removals.clear();
         self.ike.clear();
         self.outbox.clear();
+        self.loading = Loading::default();
         self.grants.clear();
         self.renewals = Renewals::default();
         self.announcer = None;
@@ -173,16 +191,6 @@ impl Member {
         if self.lease_published != until {
             self.lease_published = until;
             self.output(Output::Lease(until));
-        }
-    }
-
-    /// Loads IKE from the records.
-    pub(crate) fn load_ike(&mut self, now: Nanos) {
-        self.ike.clear();
-        let records = self.replica.state().ike_sas();
-        let exported = records.map(|(spi, record)| (IkeSpi(spi.0), record.state.as_bytes()));
-        for error in self.ike.restore(now, exported) {
-            self.event(MemberEvent::IkeUnreadable { reason: error.to_string() });
         }
     }
 

@@ -205,16 +205,17 @@ impl Member {
                 "check its processor; restart this member",
             );
         }
-        let cluster = self.cluster_status();
-        if self.replica.is_leader() {
-            for member in cluster.members.iter().filter(|member| !member.reachable) {
-                add(
-                    format!("member {} is not connected", member.id),
-                    "start it, or check its management address",
-                );
-            }
+        for member in self.replica.status().members.iter().filter(|member| !member.active) {
+            add(
+                format!("member {} is not connected", member.id),
+                "start it, or check its management address",
+            );
         }
         self.target_problems(&mut add);
+        if !self.loading.is_done() {
+            let left = self.loading.left();
+            add(format!("{left} SAs are still being taken over"), "nothing; this ends by itself");
+        }
         let waiting = self.renewals.urgent_waiting();
         if waiting > 0 {
             add(

@@ -15,6 +15,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct TablesKeeper {
     policies: Spd<SaRef>,
+    /// How many there are.
+    count: u64,
     /// What the Maglev table was built of; building takes milliseconds.
     distributed: Vec<(u64, u32)>,
     maglev: Arc<Table>,
@@ -28,6 +30,7 @@ impl TablesKeeper {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             policies: Spd::new(),
+            count: 0,
             distributed: Vec::new(),
             maglev: Arc::new(Table::new(&[], limits::MAGLEV_ROWS, seed)),
             generation: 0,
@@ -46,12 +49,14 @@ impl TablesKeeper {
         let spi = child.parameters.inbound_spi;
         let sa = SaRef { worker: spi.worker(mask), spi };
         self.policies.insert(child.parameters.selectors.clone(), sa);
+        self.count = self.count.saturating_add(1);
         self.dirty = true;
     }
 
     /// Child SAs are gone.
     pub(crate) fn remove(&mut self, gone: &BTreeSet<Spi>) {
         self.policies.retain(|sa| !gone.contains(&sa.spi));
+        self.count = self.count.saturating_sub(gone.len() as u64);
         self.dirty = true;
     }
 
@@ -59,6 +64,7 @@ impl TablesKeeper {
     /// not recorded; each of them works.
     pub(crate) fn reload(&mut self, state: &State, mask: u32) {
         self.policies = Spd::new();
+        self.count = 0;
         for child in state.children() {
             self.add(child, mask);
         }
@@ -67,7 +73,9 @@ impl TablesKeeper {
 
     /// When [`Self::publish`] has something to publish.
     pub(crate) fn due(&self) -> Option<Nanos> {
-        let pause = |published: Nanos| published.plus_ms(limits::PUBLISH_PAUSE_MS);
+        let times = 1u64.saturating_add(self.count / limits::PUBLISH_POLICIES);
+        let pause_ms = limits::PUBLISH_PAUSE_MS.saturating_mul(times);
+        let pause = |published: Nanos| published.plus_ms(pause_ms);
         self.dirty.then(|| self.published.map_or(Nanos::ZERO, pause))
     }
 
