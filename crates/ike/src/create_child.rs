@@ -7,7 +7,7 @@ use crate::child::ChildRefusal;
 use crate::codec::{Chain, Contents, Header, Notify, NotifyType, Protocol};
 use crate::endpoint::Fate;
 use crate::keys::Nonces;
-use crate::sa::{CHILDREN_MAX, ChildPhase, Collision, IkeSa, Outstanding, Pending, Phase};
+use crate::sa::{CHILDREN_MAX, ChildPhase, Collision, IkeSa, Outstanding, Pending, Phase, Task};
 use crate::{Datagram, Ike, Refusal};
 
 /// Milliseconds a side that rekeyed has for deleting what it replaced, before we do it. Longer than
@@ -114,8 +114,15 @@ fn note_rekey(now: Nanos, sa: &mut IkeSa, old: Spi, made: Collision<Spi>) {
         *collision = Some(made);
         return;
     }
-    sa.tasks.remove(&crate::sa::Task::RekeyChild(old));
+    mark_replaced(now, sa, old);
+}
+
+/// Leaves a Child SA that the peer has rekeyed to the peer, which deletes it. From here on it is not
+/// ours to rekey: a successor that did would make a second replacement.
+pub(crate) fn mark_replaced(now: Nanos, sa: &mut IkeSa, old: Spi) {
+    sa.tasks.remove(&Task::RekeyChild(old));
     if let Some(child) = sa.children.get_mut(&old) {
+        child.phase = ChildPhase::Replaced;
         child.rekey_at = None;
         let limit = now.plus_ms(REPLACED_MS);
         child.expire_at = Some(child.expire_at.map_or(limit, |at| at.min(limit)));

@@ -268,10 +268,16 @@ impl Ike {
         let sa = self.sas.get_mut(&owner).ok_or(missing.clone())?;
         let free = sa.phase == Phase::Established;
         let child = sa.children.get_mut(&spi).ok_or(missing)?;
-        if !free || child.phase != ChildPhase::Installed {
+        let deletes = task == Task::CloseChild(spi);
+        let possible = match child.phase {
+            ChildPhase::Installed => true,
+            ChildPhase::Replaced => deletes,
+            ChildPhase::Closing => false,
+        };
+        if !free || !possible {
             return Err(IkeError::Busy);
         }
-        if task == Task::CloseChild(spi) {
+        if deletes {
             child.phase = ChildPhase::Closing;
         }
         self.add_task(now, owner, task);

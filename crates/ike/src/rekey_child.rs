@@ -10,6 +10,7 @@ use crate::codec::{
     Proposal, emit_selectors, parse_selectors,
 };
 use crate::config::Connection;
+use crate::create_child::mark_replaced;
 use crate::keys::{ChildKeys, Nonces};
 use crate::sa::{Child, ChildPhase, Collision, IkeSa, Pending, Task};
 use crate::{Ike, Refusal};
@@ -86,8 +87,12 @@ impl Ike {
                 self.install(now, sa, &connection, (parameters, answered.suite));
                 let ours_is_redundant =
                     answered.collision.as_ref().is_some_and(|peers| lowest < peers.lowest);
-                let superfluous = if ours_is_redundant { inbound } else { old };
-                close(sa, superfluous);
+                if ours_is_redundant {
+                    mark_replaced(now, sa, old);
+                    close(sa, inbound);
+                } else {
+                    close(sa, old);
+                }
             }
             Err(_) => {
                 // The peer has an SA now that we cannot use: it shall go (section 2.21).
@@ -108,6 +113,7 @@ impl Ike {
         let Answered { old, suite, collision, .. } = answered;
         if collision.is_some() {
             // The peer has rekeyed it meanwhile, and its SA stays (section 2.8.1).
+            mark_replaced(now, sa, *old);
             return;
         }
         let tried = suite.group;

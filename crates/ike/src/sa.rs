@@ -71,6 +71,8 @@ pub(crate) enum Phase {
 pub(crate) enum ChildPhase {
     /// In use.
     Installed,
+    /// The peer has rekeyed it and will delete it; packets under way still arrive on it.
+    Replaced,
     /// Superfluous, and ours to delete.
     Closing,
 }

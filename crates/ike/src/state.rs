@@ -167,7 +167,11 @@ impl Out {
         self.selectors(&parameters.selectors.remote);
         self.bytes(parameters.connection.as_bytes());
         self.group(child.group);
-        self.writer.u8((child.phase == ChildPhase::Closing).into());
+        self.writer.u8(match child.phase {
+            ChildPhase::Installed => 0,
+            ChildPhase::Closing => 1,
+            ChildPhase::Replaced => 2,
+        });
         self.moment(child.rekey_at);
         self.moment(child.expire_at);
     }
@@ -417,7 +421,12 @@ impl<'a> In<'a> {
             connection: self.text()?,
         };
         let group = self.group()?;
-        let phase = if self.flag()? { ChildPhase::Closing } else { ChildPhase::Installed };
+        let phase = match self.cursor.u8()? {
+            0 => ChildPhase::Installed,
+            1 => ChildPhase::Closing,
+            2 => ChildPhase::Replaced,
+            _ => return Err(Malformed::Value),
+        };
         let (rekey_at, expire_at) = (self.moment()?, self.moment()?);
         Ok(Child { parameters, group, phase, rekey_at, expire_at })
     }
