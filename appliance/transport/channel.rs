@@ -1,6 +1,6 @@
 //! One TLS connection: bytes in and out of a socket that never blocks.
 
-use super::frame::{Assembler, FRAME_BYTES_MAX, HEADER_BYTES, frames};
+use super::frame::{Assembler, FRAME_BYTES_MAX, HEADER_BYTES, TooLong, frames};
 use super::refusal::Refusal;
 use mio::net::TcpStream;
 use rustls::Connection;
@@ -166,10 +166,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Reads what has arrived and appends whole messages to `messages`.
-    ///
-    /// Messages that arrived before the end of the channel are delivered with the error.
-    pub(super) fn read(&mut self, messages: &mut Vec<Vec<u8>>) -> Result<Drained, End> {
+    /// Reads what has arrived; [`Channel::next_message`] has it. What arrived before the end of the
+    /// channel is there, too.
+    pub(super) fn read(&mut self) -> Result<Drained, End> {
         let mut budget = READ_BUDGET_BYTES;
         while budget > 0 {
             match self.tls.read_tls(&mut self.stream) {
@@ -187,7 +186,7 @@ impl Channel {
                     return Err(End::Refused(Refusal::of(&error)));
                 }
             };
-            self.take_plaintext(state.plaintext_bytes_to_read(), messages)?;
+            self.take_plaintext(state.plaintext_bytes_to_read())?;
             if state.peer_has_closed() {
                 return Err(End::Lost(ErrorKind::UnexpectedEof.into()));
             }
@@ -195,20 +194,19 @@ impl Channel {
         Ok(Drained::Partly)
     }
 
-    fn take_plaintext(&mut self, length: usize, messages: &mut Vec<Vec<u8>>) -> Result<(), End> {
-        if length == 0 {
-            return Ok(());
+    fn take_plaintext(&mut self, length: usize) -> Result<(), End> {
+        if length > 0 {
+            let mut plaintext = vec![0; length];
+            self.tls.reader().read_exact(&mut plaintext)?;
+            self.assembler.push(&plaintext);
         }
-        let mut plaintext = vec![0; length];
-        self.tls.reader().read_exact(&mut plaintext)?;
-        self.assembler.push(&plaintext);
-        loop {
-            match self.assembler.next_message() {
-                Ok(Some(message)) => messages.push(message),
-                Ok(None) => return Ok(()),
-                Err(super::frame::TooLong) => return Err(End::Refused(Refusal::MessageTooLong)),
-            }
-        }
+        Ok(())
+    }
+
+    /// The next message that has arrived whole. One at a time, because the first one decides how
+    /// long the others may be.
+    pub(super) fn next_message(&mut self) -> Result<Option<Vec<u8>>, End> {
+        self.assembler.next_message().map_err(|TooLong| End::Refused(Refusal::MessageTooLong))
     }
 
     /// Says goodbye, as far as that is possible without waiting.

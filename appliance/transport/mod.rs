@@ -327,7 +327,7 @@ impl Transport {
             self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
             let tls =
                 ClientConnection::new(self.credentials.client(), name).map_err(io::Error::other)?;
-            // Nothing but TLS itself is ever read from a connection that was dialled.
+            // Nothing but TLS itself is ever expected from a connection that was dialled.
             Ok(Box::new(Channel::new(stream, tls.into(), queue_limits(dialled.lane), 0)))
         };
         match connect() {
@@ -368,7 +368,7 @@ impl Transport {
         else {
             return;
         };
-        let outcome = channel.read(&mut Vec::new()).and_then(|_| channel.flush());
+        let outcome = channel.read().and_then(|_| channel.flush());
         let stands = outcome.is_ok() && !channel.handshaking();
         let waiting = DialState::Waiting { until: Nanos::MAX };
         if stands && matches!(dialled.state, DialState::Shaking { .. }) {
@@ -475,15 +475,12 @@ impl Transport {
 
     fn read_arrived(&mut self, now: Nanos, token: Token) {
         let Some(arrived) = self.arrived.get_mut(&token) else { return };
-        let mut messages = Vec::new();
-        let outcome = arrived.channel.read(&mut messages).and_then(|drained| {
+        let outcome = arrived.channel.read().and_then(|drained| {
             arrived.channel.flush()?;
             Ok(drained)
         });
-        for bytes in messages {
-            if let Err(refusal) = self.take_message(now, token, bytes) {
-                return self.arrived_end(token, &End::Refused(refusal));
-            }
+        if let Err(end) = self.take_messages(now, token) {
+            return self.arrived_end(token, &end);
         }
         match outcome {
             Ok(Drained::Wholly) => {}
@@ -492,6 +489,14 @@ impl Transport {
             }
             Err(end) => self.arrived_end(token, &end),
         }
+    }
+
+    fn take_messages(&mut self, now: Nanos, token: Token) -> Result<(), End> {
+        while let Some(arrived) = self.arrived.get_mut(&token) {
+            let Some(bytes) = arrived.channel.next_message()? else { break };
+            self.take_message(now, token, bytes).map_err(End::Refused)?;
+        }
+        Ok(())
     }
 
     fn take_message(&mut self, now: Nanos, token: Token, bytes: Vec<u8>) -> Result<(), Refusal> {

@@ -45,11 +45,13 @@ impl Member {
     }
 
     fn received(&self) -> Vec<&[u8]> {
-        let bytes = |event| match event {
-            &TransportEvent::Message { ref bytes, .. } => Some(bytes.as_slice()),
-            _ => None,
-        };
-        self.happened.iter().filter_map(bytes).collect()
+        let mut received = Vec::new();
+        for event in &self.happened {
+            if let TransportEvent::Message { bytes, .. } = event {
+                received.push(bytes.as_slice());
+            }
+        }
+        received
     }
 }
 
@@ -111,6 +113,21 @@ fn messages_of_every_lane_arrive_in_order_from_whom_the_certificate_names() {
     let expected: Vec<Vec<u8>> = (0..20u8).map(|number| vec![number; 300]).collect();
     assert_eq!(b.received(), expected);
     assert!(a.happened.contains(&TransportEvent::Message { from: 2, bytes: b"alive".into() }));
+}
+
+#[test]
+fn messages_right_behind_the_greeting_are_taken_however_long() {
+    let folder = authority(&[1, 2]);
+    let (mut a, mut b) = pair(folder.path());
+    // In this order, so that the first side writes as soon as it may and the other one finds
+    // greeting and messages in one piece.
+    run_until(&mut [&mut b, &mut a], |ends| ends[1].transport.connected(2));
+    let long = vec![7; 100_000];
+    for lane in LANES {
+        a.send(2, lane, &long);
+    }
+    run_until(&mut [&mut a, &mut b], |ends| ends[1].received().len() == LANES.len());
+    assert_eq!(b.transport.refusals().iter().count(), 0);
 }
 
 #[test]
