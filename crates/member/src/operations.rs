@@ -161,6 +161,9 @@ impl Member {
     }
 
     fn list_flows(&mut self, now: Nanos, operator: u64, limit: usize) {
+        if !self.is_owner() {
+            return self.refuse_not_owner(operator);
+        }
         if self.operations.flow_lists.len() >= limits::FLOW_LISTS_MAX {
             return self.refuse(
                 operator,

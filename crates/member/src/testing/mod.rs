@@ -21,6 +21,7 @@
 //! Deterministic: a [`World`] is a function of its [`Setup`], whose seed every test prints.
 
 mod checks;
+mod clock;
 mod disk;
 mod host;
 mod lan;
@@ -30,6 +31,7 @@ mod random;
 mod world;
 
 pub use checks::{Checks, Violation};
+pub use clock::Clock;
 pub use disk::Disk;
 pub use host::Target;
 pub use lan::{Attachment, Lan};

@@ -1,6 +1,7 @@
 //! One appliance: a member, its workers, and what the shell does between them.
 
 use super::checks::member_mac;
+use super::clock::Clock;
 use super::disk::Disk;
 use super::random::Random;
 use crate::{Input, Member, MemberConfig, MemberError, MemberEvent, OperatorReply, Output};
@@ -53,6 +54,7 @@ pub(crate) struct Wishes {
 
 /// One appliance.
 pub struct Node {
+    clock: Clock,
     life: Life,
     boots: u64,
     member: Member,
@@ -82,9 +84,10 @@ impl Node {
         random: &mut Random,
         now: Nanos,
     ) -> Result<Self, MemberError> {
+        let clock = Clock::any(random);
         let mut disk = Disk::default();
         let recovered = disk.crash();
-        Self::start(config, disk, recovered, random, now, 1)
+        Self::start(config, disk, recovered, random, (clock, now), 1)
     }
 
     /// Boots a node again; with `power_loss` the disk lost what was not synced.
@@ -97,7 +100,8 @@ impl Node {
     ) -> Result<Self, MemberError> {
         let mut disk = self.disk;
         let recovered = if power_loss { disk.power_loss() } else { disk.crash() };
-        let mut node = Self::start(config, disk, recovered, random, now, self.boots + 1)?;
+        let boot = (self.clock, now);
+        let mut node = Self::start(config, disk, recovered, random, boot, self.boots + 1)?;
         node.events = self.events;
         Ok(node)
     }
@@ -107,7 +111,7 @@ impl Node {
         mut disk: Disk,
         recovered: Recovered,
         random: &mut Random,
-        now: Nanos,
+        (clock, now): (Clock, Nanos),
         boots: u64,
     ) -> Result<Self, MemberError> {
         let config = MemberConfig {
@@ -119,8 +123,9 @@ impl Node {
         let lease = LeaseCell::new();
         let mut publisher = TablesPublisher::new();
         let workers = start_workers(&config, &lease, &mut publisher);
-        let member = Member::new(config, recovered, random.seed(), now)?;
+        let member = Member::new(config, recovered, random.seed(), clock.read(now))?;
         Ok(Self {
+            clock,
             life: Life::Running,
             boots,
             member,
@@ -177,13 +182,13 @@ impl Node {
     /// Whether its workers may speak.
     #[must_use]
     pub fn has_lease(&self, now: Nanos) -> bool {
-        self.life != Life::Dead && self.lease.valid(now)
+        self.life != Life::Dead && self.lease.valid(self.clock.read(now))
     }
 
     /// When it wants to run next.
     pub(crate) fn next_deadline(&self) -> Option<Nanos> {
         let running = self.life == Life::Running;
-        self.member.next_deadline().filter(|_| running)
+        self.member.next_deadline().filter(|_| running).map(|local| self.clock.when(local))
     }
 
     pub(crate) fn input(&mut self, input: Input) {
@@ -209,15 +214,16 @@ impl Node {
 
     /// Runs everything that can run at `now` until it is idle.
     pub(crate) fn run(&mut self, now: Nanos, wishes: &mut Wishes) {
+        let local = self.clock.read(now);
         loop {
             let mut idle = true;
             if self.life == Life::Running {
                 while let Some(input) = self.inbox.pop_front() {
-                    self.member.handle(now, input);
+                    self.member.handle(local, input);
                     self.carry_out(now, wishes);
                 }
-                if self.member.next_deadline().is_some_and(|due| due <= now) {
-                    self.member.handle_timeout(now);
+                if self.member.next_deadline().is_some_and(|due| due <= local) {
+                    self.member.handle_timeout(local);
                 }
                 self.carry_out(now, wishes);
             }
@@ -272,7 +278,7 @@ impl Node {
     fn poll_workers(&mut self, now: Nanos, wishes: &mut Wishes) -> bool {
         let mut busy = false;
         for (number, slot) in (0..).zip(&mut self.workers) {
-            busy |= slot.worker.poll(now).packets > 0;
+            busy |= slot.worker.poll(self.clock.read(now)).packets > 0;
             for side in Side::ALL {
                 let sent = slot.worker.port_mut(side).take_sent();
                 wishes.frames.extend(sent.into_iter().map(|frame| (side, frame)));
