@@ -470,6 +470,7 @@ impl Controller {
             refusals: transport.refusals().iter().map(|(r, count)| (r.name(), count)).collect(),
             connected: members.filter(|member| transport.connected(*member)).collect(),
             counters: &self.counters,
+            ike: self.parts.member.ike_counters(),
         }
     }
 }

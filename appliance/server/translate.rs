@@ -7,6 +7,7 @@ use holdfast_api as api;
 use holdfast_api::{Health, RequestKind, ResponseKind, Role};
 use holdfast_cluster::MemberId;
 use holdfast_datapath::CountersView;
+use holdfast_ike::IkeCounters;
 use holdfast_ipsec::{DropReason, TrafficSelector};
 use holdfast_member::{
     ChildSaReply, ClusterStatusReply, FlowReply, IkeSaReply, MemberReply, MemberRole,
@@ -33,6 +34,8 @@ pub struct Context<'a> {
     pub connected: Vec<u64>,
     /// The sum of the workers' counters, in the layout of [`CountersView`].
     pub counters: &'a [u64],
+    /// What became of IKE messages.
+    pub ike: &'a IkeCounters,
 }
 
 /// Who answers a request.
@@ -91,12 +94,21 @@ pub fn reply(reply: OperatorReply, context: &Context<'_>) -> ResponseKind {
 }
 
 impl Context<'_> {
-    /// Every drop reason with its count.
+    /// Every reason with its count: why packets were dropped, then why IKE did not act upon a
+    /// message.
     #[must_use]
     pub fn drop_reasons(&self) -> ResponseKind {
         let view = CountersView::new(self.counters);
-        let reasons = DropReason::ALL.iter().map(|reason| drop_reason(*reason, view));
-        ResponseKind::DropReasons(api::DropReasons { reasons: reasons.collect() })
+        let packets = DropReason::ALL.iter().map(|reason| drop_reason(*reason, view));
+        let messages = self.ike.refusals().map(|(refusal, count)| api::DropReason {
+            name: format!("ike_{}", refusal.name()),
+            packets: count,
+            description: format!(
+                "IKE did not act upon a message: {}.",
+                refusal.name().replace('_', " ")
+            ),
+        });
+        ResponseKind::DropReasons(api::DropReasons { reasons: packets.chain(messages).collect() })
     }
 
     /// A moment of the monotonic clock as Unix milliseconds.
