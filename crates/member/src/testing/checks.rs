@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 
+/// Violations kept: the first ones tell.
+const VIOLATIONS_MAX: usize = 16;
+
 /// A law was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {
@@ -79,6 +82,8 @@ pub struct Checks {
     sealed: BTreeMap<(u32, u64), MemberId>,
     /// Every protected IKE message the cluster sent.
     ike: BTreeMap<IkeKey, Vec<u8>>,
+    /// Every payload a target received.
+    delivered: BTreeSet<Vec<u8>>,
     /// Who had each address last, by the frames sent from it.
     speaker: Option<MemberId>,
     /// Every change of the speaker.
@@ -111,7 +116,18 @@ impl Checks {
     }
 
     pub(crate) fn report(&mut self, violation: Violation) {
-        self.violations.push(violation);
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(violation);
+        }
+    }
+
+    /// A target received a request: whatever the network repeats, each one reaches one target once.
+    pub(crate) fn delivered(&mut self, payload: Vec<u8>) {
+        if self.delivered.contains(&payload) {
+            self.report(Violation::DeliveredTwice { payload });
+        } else {
+            self.delivered.insert(payload);
+        }
     }
 
     /// Law 1, first half: at most one lease at any moment.

@@ -1,7 +1,6 @@
 //! A target: a host that answers ARP and echoes UDP.
 
 use holdfast_packet::{MacAddr, arp, ethernet, frame, ipv4, udp};
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// The addresses a target knows of its world.
@@ -15,39 +14,47 @@ pub(crate) struct TargetAddresses {
     pub(crate) gateway: Ipv4Addr,
 }
 
+/// What a target does about a frame.
+#[derive(Debug, Default)]
+pub(crate) struct Reaction {
+    /// The frame it answers with.
+    pub(crate) answer: Option<Vec<u8>>,
+    /// The payload of a client's request.
+    pub(crate) delivered: Option<Vec<u8>>,
+}
+
 /// A host behind the common address.
 #[derive(Debug, Clone)]
 pub struct Target {
     mac: MacAddr,
     addresses: TargetAddresses,
     gateway_mac: Option<MacAddr>,
-    /// Requests received, by their payload, with how often each came.
-    received: BTreeMap<Vec<u8>, u32>,
+    received: u64,
     /// A target that is off answers nothing.
     pub on: bool,
 }
 
 impl Target {
     pub(crate) fn new(mac: MacAddr, addresses: TargetAddresses) -> Self {
-        Self { mac, addresses, gateway_mac: None, received: BTreeMap::new(), on: true }
+        Self { mac, addresses, gateway_mac: None, received: 0, on: true }
     }
 
-    /// Requests received so far, by their payload, with how often each came.
+    /// Requests received so far.
     #[must_use]
-    pub fn received(&self) -> &BTreeMap<Vec<u8>, u32> {
-        &self.received
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
-    /// Takes a frame in; returns what it answers.
-    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let Ok(view) = ethernet::View::parse(bytes) else { return Vec::new() };
+    /// Takes a frame in.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Reaction {
+        let Ok(view) = ethernet::View::parse(bytes) else { return Reaction::default() };
         if !self.on || (view.destination() != self.mac && !view.destination().is_group()) {
-            return Vec::new();
+            return Reaction::default();
         }
         match view.ether_type() {
-            ethernet::TYPE_ARP => self.on_arp(view.payload()).into_iter().collect(),
-            ethernet::TYPE_IPV4 => self.on_packet(view.payload()).into_iter().collect(),
-            _ => Vec::new(),
+            ethernet::TYPE_ARP => Reaction { answer: self.on_arp(view.payload()), delivered: None },
+            ethernet::TYPE_IPV4 => self.on_packet(view.payload()).unwrap_or_default(),
+            _ => Reaction::default(),
         }
     }
 
@@ -63,14 +70,13 @@ impl Target {
         asked.then(|| packet.reply(self.mac).frame(packet.source_mac).to_vec())
     }
 
-    fn on_packet(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
+    fn on_packet(&mut self, packet: &[u8]) -> Option<Reaction> {
         let ip = ipv4::View::parse(packet).ok()?;
         if ip.destination() != self.addresses.service || ip.protocol() != ipv4::PROTOCOL_UDP {
             return None;
         }
         let datagram = udp::View::parse(ip.payload()).ok()?;
-        let count = self.received.entry(datagram.payload().to_vec()).or_insert(0);
-        *count = count.saturating_add(1);
+        self.received = self.received.saturating_add(1);
         let answer = frame::udp_packet(
             self.addresses.service,
             datagram.destination_port(),
@@ -78,6 +84,7 @@ impl Target {
             datagram.source_port(),
             datagram.payload(),
         );
-        Some(frame::ethernet_frame(self.gateway_mac?, self.mac, &answer))
+        let answer = self.gateway_mac.map(|mac| frame::ethernet_frame(mac, self.mac, &answer));
+        Some(Reaction { answer, delivered: Some(datagram.payload().to_vec()) })
     }
 }

@@ -38,4 +38,4 @@ pub use lan::{Attachment, Lan};
 pub use node::{Life, Node};
 pub use peer::Peer;
 pub use random::Random;
-pub use world::{Setup, World};
+pub use world::{PEERS_MAX, Setup, World};

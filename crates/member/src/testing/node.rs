@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Small tables, so that hundreds of worlds fit into memory.
-const LIMITS: WorkerLimits = WorkerLimits { sas: 64, flows: 1 << 10 };
+const LIMITS: WorkerLimits = WorkerLimits { sas: 256, flows: 1 << 10 };
 
 /// The IP packet size of both networks.
 const MTU: u16 = 1_500;

@@ -1,8 +1,8 @@
 //! A peer: an unmodified IKEv2 initiator with ESP, and a client behind it that calls the service.
 
 use holdfast_crypto::SecretBytes;
-use holdfast_ike::Datagram;
 use holdfast_ike::testing::{Client, ClientConfig};
+use holdfast_ike::{Datagram, Identity};
 use holdfast_ipsec::{
     ChildSaParameters, DropReason, Encapsulation, InboundSa, OutboundSa, SequenceRange, Spi,
     TrafficSelector,
@@ -88,6 +88,8 @@ impl Peer {
         let mut config = ClientConfig::new(setup.address, setup.common, psk);
         config.local_ts = vec![TrafficSelector::host(setup.client)];
         config.remote_ts = vec![TrafficSelector::host(setup.common)];
+        // An identity of its own: INITIAL_CONTACT ends all other IKE SAs of the same.
+        config.identity = Identity::Ipv4(setup.address);
         config.esn = setup.esn;
         config.pretend_nat = false;
         Self {
@@ -309,7 +311,8 @@ impl Peer {
         self.requests = self.requests.saturating_add(1);
         let nth = u16::try_from(self.requests % u64::from(PORTS)).unwrap_or(0);
         let port = self.first_port.wrapping_add(nth);
-        let payload = self.requests.to_be_bytes();
+        let id = self.requests.to_be_bytes();
+        let payload = [id.as_slice(), &self.client.octets()].concat();
         let inner = frame::udp_packet(self.client, port, self.common, 7, &payload);
         let mut buf = HeapBuf::from_frame(&inner);
         if pair.outbound.seal(&mut buf).is_err() {

@@ -28,8 +28,10 @@ const HOUSEKEEPING_US: u64 = 1_000;
 
 const COMMON: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 100);
 const INSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
-const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
+
+/// Peers of a world: what fits into its outside network beside the common address.
+pub const PEERS_MAX: u8 = 80;
+
 const PSK: &[u8] = b"a pre-shared key of the test bed";
 
 /// What a world is a function of.
@@ -41,6 +43,8 @@ pub struct Setup {
     pub members: u64,
     /// Workers of each member; a power of two.
     pub workers: u32,
+    /// How many peers, at most [`PEERS_MAX`].
+    pub peers: u8,
     /// How many targets.
     pub targets: u8,
     /// The clockwork of elections.
@@ -68,6 +72,7 @@ impl Default for Setup {
             seed: 1,
             members: 3,
             workers: 1,
+            peers: 1,
             targets: 3,
             timing: Timing::DEFAULT,
             delay_us: 100,
@@ -99,7 +104,7 @@ pub struct World {
     queued: u64,
     config: MemberConfig,
     nodes: BTreeMap<MemberId, Node>,
-    peer: Peer,
+    peers: Vec<Peer>,
     targets: Vec<Target>,
     outside: Lan,
     inside: Lan,
@@ -123,7 +128,9 @@ impl World {
             queue: BTreeMap::new(),
             queued: 0,
             nodes: BTreeMap::new(),
-            peer: Peer::new(&peer_setup(&setup)),
+            peers: (0..setup.peers.min(PEERS_MAX))
+                .map(|number| Peer::new(&peer_setup(&setup, number)))
+                .collect(),
             targets: targets(&setup),
             outside: Lan::default(),
             inside: Lan::default(),
@@ -134,7 +141,7 @@ impl World {
             config,
             setup,
         };
-        world.outside.attach(Attachment::Host(0));
+        (0..world.peers.len()).for_each(|n| world.outside.attach(Attachment::Host(n)));
         (0..world.targets.len()).for_each(|n| world.inside.attach(Attachment::Host(n)));
         for id in world.config.members.clone() {
             world.outside.attach(Attachment::Member(id));
@@ -168,15 +175,15 @@ impl World {
         self.nodes.iter().map(|(id, node)| (*id, node))
     }
 
-    /// The peer.
+    /// The peers.
     #[must_use]
-    pub fn peer(&self) -> &Peer {
-        &self.peer
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
     }
 
-    /// The peer, to have it do something.
-    pub fn peer_mut(&mut self) -> &mut Peer {
-        &mut self.peer
+    /// The peers, to have them do something.
+    pub fn peers_mut(&mut self) -> &mut [Peer] {
+        &mut self.peers
     }
 
     /// The targets.
@@ -276,11 +283,14 @@ impl World {
     /// Lets every ESP packet the peer ever sent arrive once more at whoever has the common address
     /// now, as an attacker would.
     pub fn replay_everything(&mut self) {
-        let recorded = self.peer.sent_esp().to_vec();
-        let Some(station) = self.peer.common_mac() else { return };
-        for mut bytes in recorded {
-            ethernet::set_addresses(&mut bytes, station, self.peer.mac());
-            self.forward(Side::Outside, Attachment::Host(0), bytes);
+        for number in 0..self.peers.len() {
+            let Some(peer) = self.peers.get(number) else { continue };
+            let Some(station) = peer.common_mac() else { continue };
+            let (own, recorded) = (peer.mac(), peer.sent_esp().to_vec());
+            for mut bytes in recorded {
+                ethernet::set_addresses(&mut bytes, station, own);
+                self.forward(Side::Outside, Attachment::Host(number), bytes);
+            }
         }
     }
 
@@ -338,8 +348,8 @@ impl World {
     fn next_moment(&self) -> Nanos {
         let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
         let deadlines = self.nodes.values().filter_map(Node::next_deadline);
-        let peer = self.peer.next_deadline();
-        let next = queued.into_iter().chain(deadlines).chain(peer).min();
+        let peers = self.peers.iter().filter_map(Peer::next_deadline);
+        let next = queued.into_iter().chain(deadlines).chain(peers).min();
         next.unwrap_or(Nanos::MAX).max(self.now)
     }
 
@@ -359,7 +369,7 @@ impl World {
                 .map(|(id, _)| id)
                 .collect();
             ids.into_iter().for_each(|id| self.run_node(id));
-            self.run_peer();
+            (0..self.peers.len()).for_each(|number| self.run_peer(number));
         }
         let holders = self.holders();
         self.checks.leases(self.now, holders);
@@ -395,35 +405,30 @@ impl World {
                 }
                 self.run_node(id);
             }
-            (Side::Outside, Attachment::Host(_)) => {
-                self.peer.receive(self.now, bytes);
-                self.run_peer();
+            (Side::Outside, Attachment::Host(number)) => {
+                if let Some(peer) = self.peers.get_mut(number) {
+                    peer.receive(self.now, bytes);
+                }
+                self.run_peer(number);
             }
             (Side::Inside, Attachment::Host(number)) => {
                 let Some(target) = self.targets.get_mut(number) else { return };
-                for answer in target.receive(bytes) {
-                    self.forward(Side::Inside, to, answer);
+                let reaction = target.receive(bytes);
+                if let Some(payload) = reaction.delivered {
+                    self.checks.delivered(payload);
                 }
-                if target_has_duplicate(self.targets.get(number)) {
-                    self.report_duplicates(number);
+                if let Some(answer) = reaction.answer {
+                    self.forward(Side::Inside, to, answer);
                 }
             }
         }
     }
 
-    fn report_duplicates(&mut self, number: usize) {
-        let Some(target) = self.targets.get(number) else { return };
-        let twice = target.received().iter().filter(|(_, count)| **count > 1);
-        let payloads: Vec<Vec<u8>> = twice.map(|(payload, _)| payload.clone()).collect();
-        for payload in payloads {
-            self.checks.report(Violation::DeliveredTwice { payload });
-        }
-    }
-
-    fn run_peer(&mut self) {
+    fn run_peer(&mut self, number: usize) {
         let now = self.now;
-        for frame in self.peer.run(now) {
-            self.forward(Side::Outside, Attachment::Host(0), frame);
+        let Some(peer) = self.peers.get_mut(number) else { return };
+        for frame in peer.run(now) {
+            self.forward(Side::Outside, Attachment::Host(number), frame);
         }
     }
 
@@ -490,10 +495,6 @@ impl World {
     }
 }
 
-fn target_has_duplicate(target: Option<&Target>) -> bool {
-    target.is_some_and(|target| target.received().values().any(|count| *count > 1))
-}
-
 fn target_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, 11u8.saturating_add(number))
 }
@@ -507,14 +508,15 @@ fn targets(setup: &Setup) -> Vec<Target> {
     (0..setup.targets).map(target).collect()
 }
 
-fn peer_setup(setup: &Setup) -> PeerSetup {
+fn peer_setup(setup: &Setup, number: u8) -> PeerSetup {
+    let host = 10u8.saturating_add(number);
     PeerSetup {
-        mac: MacAddr([2, 0, 0, 0, 1, 0]),
-        address: PEER,
-        client: CLIENT,
+        mac: MacAddr([2, 0, 0, 0, 1, number]),
+        address: Ipv4Addr::new(198, 51, 100, host),
+        client: Ipv4Addr::new(10, 77, 0, host),
         common: COMMON,
         psk: PSK.to_vec(),
-        seed: Random::new(!setup.seed).seed(),
+        seed: Random::new(!setup.seed ^ u64::from(number) << 32).seed(),
         esn: setup.esn,
     }
 }

@@ -33,7 +33,7 @@ fn a_frozen_owner_wakes_up_silent() {
         world.run_for_ms(1_000);
         let start = world.now();
         world.run_for_ms(200);
-        assert!(world.peer().first_answer_since(start).is_some(), "frozen for {frozen_ms} ms");
+        assert!(world.peers()[0].first_answer_since(start).is_some(), "frozen for {frozen_ms} ms");
         assert_lawful(&mut world);
     }
 }
@@ -72,7 +72,7 @@ fn one_way_cuts_never_make_two_owners() {
         world.run_for_ms(2_000);
         let start = world.now();
         world.run_for_ms(300);
-        assert!(world.peer().first_answer_since(start).is_some(), "seed {seed}: it recovers");
+        assert!(world.peers()[0].first_answer_since(start).is_some(), "seed {seed}: it recovers");
         assert_lawful(&mut world);
     }
 }
@@ -125,7 +125,7 @@ fn nothing_replayed_passes_not_even_at_a_successor() {
         world.replay_everything();
     }
     world.run_for_ms(100);
-    assert_eq!(world.peer().rekeys(), 0, "strict waits");
+    assert_eq!(world.peers()[0].rekeys(), 0, "strict waits");
     assert_lawful(&mut world);
 }
 
@@ -136,16 +136,16 @@ fn what_cannot_be_committed_is_not_sent() {
         world.run_for_ms(100 + seed);
         let cut_off = owner(&world);
         world.isolate(cut_off);
-        let (now, sa) = (world.now(), world.peer().sending());
-        world.peer_mut().rekey(now);
+        let (now, sa) = (world.now(), world.peers()[0].sending());
+        world.peers_mut()[0].rekey(now);
         world.run_for_ms(15);
         assert_eq!(world.owner(), Some(cut_off), "its lease still holds");
-        assert_eq!(world.peer().sending(), sa, "it answers nothing it cannot have recorded");
+        assert_eq!(world.peers()[0].sending(), sa, "it answers nothing it cannot have recorded");
         takeover_ms(&mut world, cut_off);
         world.run_for_ms(2_000);
         let start = world.now();
         world.run_for_ms(100);
-        assert!(world.peer().first_answer_since(start).is_some(), "the successor answers");
+        assert!(world.peers()[0].first_answer_since(start).is_some(), "the successor answers");
         assert_lawful(&mut world);
     }
 }

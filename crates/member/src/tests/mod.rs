@@ -4,7 +4,7 @@ mod laws;
 mod operator;
 mod takeover;
 
-use crate::testing::{Setup, World};
+use crate::testing::{Peer, Setup, World};
 use crate::{MemberEvent, OperatorReply, OperatorRequest};
 use holdfast_cluster::MemberId;
 
@@ -28,10 +28,15 @@ fn connected(setup: Setup) -> World {
     let mut world = world(setup);
     world.run_until(PATIENCE_MS, |world| world.owner().is_some()).expect("an owner");
     let now = world.now();
-    world.peer_mut().connect(now);
-    world.run_until(PATIENCE_MS, |world| world.peer().is_connected()).expect("a tunnel");
-    world.peer_mut().set_traffic(now, Some(1_000));
-    world.run_until(PATIENCE_MS, |world| world.peer().answers() > 0).expect("an answer");
+    world.peers_mut().iter_mut().for_each(|peer| peer.connect(now));
+    world
+        .run_until(PATIENCE_MS, |world| world.peers().iter().all(Peer::is_connected))
+        .expect("tunnels");
+    let now = world.now();
+    world.peers_mut().iter_mut().for_each(|peer| peer.set_traffic(now, Some(1_000)));
+    world
+        .run_until(PATIENCE_MS, |world| world.peers().iter().all(|peer| peer.answers() > 0))
+        .expect("answers");
     world
 }
 
@@ -46,7 +51,7 @@ fn takeover_ms(world: &mut World, before: MemberId) -> u64 {
         .run_until(PATIENCE_MS, |world| world.owner().is_some_and(|owner| owner != before))
         .expect("a new owner");
     world
-        .run_until(PATIENCE_MS, |world| world.peer().first_answer_since(start).is_some())
+        .run_until(PATIENCE_MS, |world| world.peers()[0].first_answer_since(start).is_some())
         .expect("an answer through the new owner");
     world.now().ms_since(start)
 }

@@ -15,7 +15,7 @@ fn a_handover_loses_next_to_nothing() {
     println!("{}", done.text);
     assert_eq!(owner(&world), to);
     world.run_for_ms(1_000);
-    let silence = world.peer().longest_silence_ms(start, world.now());
+    let silence = world.peers()[0].longest_silence_ms(start, world.now());
     println!("silent for {silence} ms");
     assert!(silence <= 20, "silent for {silence} ms");
     assert_lawful(&mut world);
@@ -68,7 +68,7 @@ fn a_handover_that_fails_leaves_an_owner() {
     assert!(matches!(reply, OperatorReply::Refused(_)), "{reply:?}");
     let start = world.now();
     world.run_for_ms(500);
-    assert!(world.peer().first_answer_since(start).is_some());
+    assert!(world.peers()[0].first_answer_since(start).is_some());
     assert_lawful(&mut world);
 }
 
@@ -82,9 +82,9 @@ fn a_drained_target_gets_no_new_connections_on_any_owner() {
     world.kill(first);
     takeover_ms(&mut world, first);
     world.run_for_ms(10);
-    let before = world.targets()[0].received().len();
+    let before = world.targets()[0].received();
     world.run_for_ms(500);
-    assert_eq!(world.targets()[0].received().len(), before, "flows moved with the owner's table");
+    assert_eq!(world.targets()[0].received(), before, "flows moved with the owner's table");
 
     let second = owner(&world);
     let request = OperatorRequest::TargetSet { name: "t9".into(), draining: true };
@@ -144,6 +144,6 @@ fn flows_and_sas_can_be_listed() {
         panic!()
     };
     assert_eq!((list.ike_sas.len(), list.child_sas.len()), (1, 1));
-    assert_eq!(list.ike_sas[0].identity, "client@example.org");
+    assert_eq!(list.ike_sas[0].identity, "198.51.100.10");
     assert_lawful(&mut world);
 }
