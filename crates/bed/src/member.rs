@@ -3,7 +3,7 @@
 use crate::bed::Bed;
 use crate::error::BedError;
 use crate::peer::{CLIENT_IDENTITY, GATEWAY_IDENTITY, PRE_SHARED_KEY};
-use crate::process::{Process, finish};
+use crate::process::{Process, finish, finish_with};
 use crate::time::Wall;
 use crate::topology::{
     CLIENT_INNER, COMMON, INSIDE, RAFT_PORT, management_address, target_address,
@@ -19,6 +19,9 @@ use std::time::Duration;
 
 /// Where the product's programs are, when they are not beside the running one.
 pub const PROGRAMS_VARIABLE: &str = "HOLDFAST_PROGRAMS";
+
+/// How `holdfast status` exits when it answered and something is wrong, such as a dead member.
+const EXIT_DEGRADED: i32 = 3;
 
 /// The product's programs.
 #[derive(Debug, Clone)]
@@ -152,7 +155,7 @@ impl Cluster {
 
     fn make_certificates(&self, members: usize) -> Result<(), BedError> {
         let mut command = Command::new(&self.options.programs.holdfast);
-        command.args(["cluster", "init", "--members", &members.to_string(), "--out"]);
+        command.args(["cluster", "init", "--members", &members.to_string(), "--dir"]);
         finish("holdfast cluster init", command.arg(&self.folder), None).map(drop)
     }
 
@@ -278,7 +281,7 @@ remote_ts = [\"{CLIENT_INNER}/32\"]
         let member = member.ok_or_else(|| no_member(number))?;
         let mut command = Command::new(&self.options.programs.holdfast);
         command.arg("--json").arg("--socket").arg(&member.socket).args(request);
-        let answer = finish("holdfast", &mut command, None)?;
+        let answer = finish_with("holdfast", &mut command, None, &[0, EXIT_DEGRADED])?;
         serde_json::from_str(&answer).map_err(|e| BedError::Answer {
             program: format!("holdfast {}", request.join(" ")),
             detail: format!("{e}: {answer}"),

@@ -246,7 +246,7 @@ fn draw_kills(out: &mut String, scene: &Scene<'_>) {
 }
 
 fn draw_zooms(out: &mut String, scene: &Scene<'_>) {
-    let shown = scene.kills.len().min(ZOOMED_KILLS).max(1) as f64;
+    let shown = scene.kills.len().clamp(1, ZOOMED_KILLS) as f64;
     let width = (WIDTH - LEFT - RIGHT - ZOOM_GAP * (shown - 1.0)) / shown;
     for (index, (at, kill)) in scene.kills.iter().take(ZOOMED_KILLS).enumerate() {
         let left = LEFT + index as f64 * (width + ZOOM_GAP);

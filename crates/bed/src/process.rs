@@ -36,6 +36,19 @@ pub fn run_with_input(program: &str, arguments: &[&str], input: &str) -> Result<
 /// # Errors
 /// [`BedError::Tool`] when it cannot start or does not exit with 0.
 pub fn finish(name: &str, command: &mut Command, input: Option<&str>) -> Result<String, BedError> {
+    finish_with(name, command, input, &[0])
+}
+
+/// As [`finish`], where each of `good_codes` is a success.
+///
+/// # Errors
+/// [`BedError::Tool`] when it cannot start or exits otherwise.
+pub fn finish_with(
+    name: &str,
+    command: &mut Command,
+    input: Option<&str>,
+    good_codes: &[i32],
+) -> Result<String, BedError> {
     let fault = |detail: String| BedError::Tool { program: name.to_owned(), detail };
     // A process group of its own: Ctrl-C at the terminal reaches the bed alone, which then ends
     // everything in order.
@@ -47,7 +60,7 @@ pub fn finish(name: &str, command: &mut Command, input: Option<&str>) -> Result<
     }
     let output = child.wait_with_output().map_err(|e| fault(e.to_string()))?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
+    if output.status.code().is_some_and(|code| good_codes.contains(&code)) {
         return Ok(printed);
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
