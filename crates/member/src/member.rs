@@ -214,13 +214,13 @@ impl Member {
 
     /// Carries on until nothing more follows from what happened.
     pub(crate) fn settle(&mut self, now: Nanos) {
+        self.load_slice(now);
         for round in 0..limits::SETTLE_ROUNDS_MAX {
             let news = self.drain_replica(now);
             if round > 0 && !news {
                 break;
             }
             self.advance_ownership(now);
-            self.load_slice(now);
             self.begin_renewals(now);
             self.run_ike();
             self.propose_waiting(now);

@@ -2,6 +2,7 @@
 
 mod laws;
 mod operator;
+mod scale;
 mod takeover;
 
 use crate::testing::{Peer, Setup, World};
