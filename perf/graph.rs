@@ -5,6 +5,7 @@
 //! compared with each other, absolute times of different runs may not.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its table")]
+#![allow(clippy::expect_used, reason = "a bench has nobody to report an impossible setup to")]
 
 use arrayvec::ArrayVec;
 use holdfast_crypto::{AeadAlgorithm, Portable};
@@ -17,9 +18,7 @@ use holdfast_ipsec::{
     TrafficSelector,
 };
 use holdfast_maglev::Table;
-use holdfast_packet::{
-    BURST, HeapBuf, MacAddr, Nanos, NoRoom, PacketBuf, Port, frame, ipv4,
-};
+use holdfast_packet::{BURST, HeapBuf, MacAddr, Nanos, NoRoom, PacketBuf, Port, frame, ipv4};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
