@@ -3,6 +3,8 @@
 //! Both directions, AES-GCM-16 with 128- and 256-bit keys, with and without extended sequence numbers,
 //! inner lengths around every padding case. `scripts/test` installs Debian's `python3-scapy`.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
+
 use holdfast_crypto::AeadAlgorithm;
 use holdfast_ipsec::{
     ChildSaParameters, DropReason, Encapsulation, InboundSa, OutboundSa, SaKey, Selectors,
