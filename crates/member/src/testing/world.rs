@@ -16,7 +16,7 @@ use holdfast_datapath::Prefix;
 use holdfast_ike::{Connection, EsnPolicy, Identity, IkeConfig};
 use holdfast_ipsec::TrafficSelector;
 use holdfast_packet::{MacAddr, Nanos, Side, ethernet};
-use holdfast_replica::Timing;
+use holdfast_replica::{Lane, Timing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -88,7 +88,7 @@ impl Default for Setup {
 
 #[derive(Debug)]
 enum Event {
-    Message { from: MemberId, to: MemberId, bytes: Vec<u8> },
+    Message { from: MemberId, to: MemberId, lane: Lane, bytes: Vec<u8> },
     Synced { member: MemberId, boots: u64, number: u64 },
     Frame { side: Side, to: Attachment, bytes: Vec<u8> },
     Housekeeping,
@@ -113,6 +113,8 @@ pub struct World {
     checks: Checks,
     steps_at_now: u32,
     questions: u64,
+    /// Snapshots that arrived.
+    snapshots: u64,
 }
 
 impl World {
@@ -138,6 +140,7 @@ impl World {
             checks: Checks::new([COMMON, INSIDE]),
             steps_at_now: 0,
             questions: 0,
+            snapshots: 0,
             config,
             setup,
         };
@@ -195,6 +198,12 @@ impl World {
     /// One target, to switch it off.
     pub fn target_mut(&mut self, number: usize) -> Option<&mut Target> {
         self.targets.get_mut(number)
+    }
+
+    /// How many snapshots went from one member to another.
+    #[must_use]
+    pub fn snapshots(&self) -> u64 {
+        self.snapshots
     }
 
     /// What the laws say.
@@ -377,9 +386,15 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Message { from, to, bytes } => {
-                if !self.cut.contains(&(from, to)) {
+            Event::Message { from, to, lane, bytes } => {
+                let delivered = !self.cut.contains(&(from, to))
+                    && self.nodes.get(&to).is_some_and(|node| node.life() != Life::Dead);
+                if delivered {
                     self.input(to, Input::PeerMessage { from, bytes });
+                }
+                if lane == Lane::Snapshot {
+                    self.snapshots = self.snapshots.saturating_add(u64::from(delivered));
+                    self.input(from, Input::SnapshotDelivered { to, delivered });
                 }
             }
             Event::Synced { member, boots, number } => {
@@ -437,8 +452,8 @@ impl World {
         let mut wishes = Wishes::default();
         node.run(self.now, &mut wishes);
         let (boots, has_lease) = (node.boots(), node.has_lease(self.now));
-        for (to, _lane, bytes) in wishes.messages {
-            self.send(id, to, bytes);
+        for (to, lane, bytes) in wishes.messages {
+            self.send(id, to, lane, bytes);
         }
         for number in wishes.writes {
             self.schedule(self.setup.sync_us, Event::Synced { member: id, boots, number });
@@ -452,14 +467,14 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: MemberId, to: MemberId, bytes: Vec<u8>) {
+    fn send(&mut self, from: MemberId, to: MemberId, lane: Lane, bytes: Vec<u8>) {
         let lost = self.random.chance(self.setup.loss_per_mille);
         if lost || self.cut.contains(&(from, to)) {
             return;
         }
         let jitter_us = self.random.below(self.setup.jitter_us.saturating_add(1));
         let delay_us = self.setup.delay_us.saturating_add(jitter_us);
-        self.schedule(delay_us, Event::Message { from, to, bytes });
+        self.schedule(delay_us, Event::Message { from, to, lane, bytes });
     }
 
     fn forward(&mut self, side: Side, from: Attachment, bytes: Vec<u8>) {

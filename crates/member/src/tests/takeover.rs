@@ -286,3 +286,40 @@ fn a_dead_target_is_left_out_and_taken_back() {
     assert!(world.targets()[0].received() > alone, "it has calls again");
     assert_lawful(&mut world);
 }
+
+/// Enough entries for the leader to cut its log and for nobody to have kept what was cut.
+const ENTRIES_BEFORE_A_SNAPSHOT: u32 = 20_000;
+
+#[test]
+fn a_member_that_was_away_for_long_gets_a_snapshot_and_can_own() {
+    let mut world = connected(Setup::default());
+    let now = world.now();
+    world.peers_mut()[0].set_traffic(now, None);
+    let first = owner(&world);
+    let away = world.nodes().map(|(id, _)| id).find(|id| *id != first).unwrap();
+    world.kill(away);
+    for batch in 0..ENTRIES_BEFORE_A_SNAPSHOT / 50 {
+        for _ in 0..50 {
+            let draining = batch % 2 == 0;
+            world.ask(first, OperatorRequest::TargetSet { name: "t1".into(), draining });
+        }
+        world.run_for_ms(4);
+    }
+    world.restart(away, true).unwrap();
+    let reached = |world: &World| {
+        let applied = |id| world.node(id).map(|node| node.member().state().applied());
+        applied(away) == applied(first)
+    };
+    world.run_until(PATIENCE_MS, reached).expect("it catches up");
+    assert!(world.snapshots() > 0, "its entries are not kept any more");
+
+    let now = world.now();
+    world.peers_mut()[0].set_traffic(now, Some(1_000));
+    world.run_for_ms(500);
+    let reply = ask(&mut world, first, OperatorRequest::Handover { to: Some(away) });
+    assert!(matches!(reply, OperatorReply::Done(_)), "{reply:?}");
+    let start = world.now();
+    world.run_for_ms(200);
+    assert!(world.peers()[0].first_answer_since(start).is_some());
+    assert_lawful(&mut world);
+}
