@@ -93,6 +93,8 @@ impl StrongSwan {
         }
         fs::write(folder.join("strongswan.conf"), daemon_configuration(folder)).map_err(io)?;
         fs::write(folder.join("swanctl/swanctl.conf"), swanctl_conf).map_err(io)?;
+        // A former instance's socket would look like a daemon that is ready.
+        let _ = fs::remove_file(folder.join("vici.sock"));
         let configuration = folder.join("strongswan.conf");
         let daemon = Process::start(
             namespace,
