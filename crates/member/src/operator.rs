@@ -302,7 +302,7 @@ pub struct FlowReply {
     pub target: String,
 }
 
-/// An epoch as people write it.
+/// The ownership that a handover led to; its epoch names the operation.
 impl From<Owner> for DoneReply {
     fn from(owner: Owner) -> Self {
         let Epoch(epoch) = owner.epoch;
