@@ -101,7 +101,7 @@ mod tests {
         for stranger in ["hfmine", "somebody-else", "hf12-client", "hfoxx"] {
             assert_eq!(namespace_maker(stranger), None, "{stranger}");
         }
-        assert_eq!(folder_maker(Path::new("/tmp/holdfast-other-1-x")), None);
+        assert_eq!(folder_maker(Path::new("/dev/shm/holdfast-other-1-x")), None);
     }
 
     #[test]
