@@ -3,6 +3,8 @@
 //! Reads `cargo metadata`, so it sees what cargo sees. A crate that is not in the table fails the
 //! test as well: a new room needs a floor.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
+
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use std::collections::BTreeMap;
 

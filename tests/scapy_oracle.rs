@@ -5,16 +5,17 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
 
+mod scapy;
+
 use holdfast_crypto::AeadAlgorithm;
 use holdfast_ipsec::{
     ChildSaParameters, DropReason, Encapsulation, InboundSa, OutboundSa, SaKey, Selectors,
     SequenceRange, Spi, TrafficSelector,
 };
 use holdfast_packet::{HeapBuf, PacketBuf};
+use scapy::{Scapy, hex, unhex};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 const SPI: u32 = 0x0001_2300;
 const COMMON: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 100);
@@ -134,43 +135,6 @@ impl Case {
     }
 }
 
-/// A scapy process that answers questions until it is dropped.
-struct Scapy {
-    process: Child,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Scapy {
-    fn start() -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scapy/esp.py");
-        let mut process = Command::new("/usr/bin/python3")
-            .arg(script)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3 starts; scripts/test installs it");
-        let questions = process.stdin.take().expect("piped");
-        let answers = BufReader::new(process.stdout.take().expect("piped"));
-        Self { process, questions, answers }
-    }
-
-    fn ask(&mut self, question: &Value) -> Value {
-        writeln!(self.questions, "{question}").expect("scapy reads");
-        let mut line = String::new();
-        self.answers.read_line(&mut line).expect("scapy answers");
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("scapy failed at {question}"))
-    }
-}
-
-impl Drop for Scapy {
-    fn drop(&mut self) {
-        // It may have gone by itself already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// A UDP packet of `len` octets with valid checksums left to scapy's leniency: ESP does not look inside.
 fn inner_packet(len: usize, src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {
     let total = u16::try_from(len).expect("a packet fits 16 bits");
@@ -187,13 +151,4 @@ fn inner_packet(len: usize, src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {
     packet.extend([0, 0]);
     packet.resize(len, 0xa5);
     packet
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let digit_pair = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex");
-    (0..text.len()).step_by(2).map(digit_pair).collect()
 }

@@ -3,6 +3,8 @@
 //! Where `unsafe` may live, what a pure crate must never name, and that no test sleeps on the job
 //! by being ignored.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

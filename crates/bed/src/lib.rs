@@ -34,7 +34,7 @@ pub mod demo;
 pub mod error;
 pub mod fetch;
 pub mod frame;
-pub mod kernel_peer;
+pub mod hostile;
 pub mod leftovers;
 pub mod member;
 pub mod namespace;

@@ -147,7 +147,7 @@ fn outside_udp(packet: &ipv4::View<'_>) -> Result<FromOutside, DropReason> {
     let datagram = udp::View::parse(packet.payload()).map_err(|_| DropReason::UdpMalformed)?;
     let ike = |message: &[u8]| {
         if message.len() < IKE_HEADER_LEN {
-            return Err(DropReason::IkeMalformed);
+            return Err(DropReason::IkeTruncated);
         }
         if !datagram.checksum_is_valid(packet.source(), packet.destination()) {
             return Err(DropReason::BadChecksum);

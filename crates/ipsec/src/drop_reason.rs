@@ -51,7 +51,7 @@ drop_reasons! {
     UdpMalformed, "udp_malformed", "The UDP header contradicts the length of the packet.";
     UdpPort, "udp_port", "The UDP packet is for a port that nothing listens on.";
     KeepAlive, "keep_alive", "A NAT keepalive was received; it is ignored, as RFC 3948 section 2.3 advises.";
-    IkeMalformed, "ike_malformed", "The packet on an IKE port is too short for an IKE header.";
+    IkeTruncated, "ike_truncated", "The packet on an IKE port is too short for an IKE header.";
     IcmpMalformed, "icmp_malformed", "The ICMP message is too short or contradicts itself.";
     IcmpIgnored, "icmp_ignored", "The ICMP message is none that is answered here.";
     ArpMalformed, "arp_malformed", "The ARP packet is not a well-formed one for IPv4 over Ethernet.";

@@ -48,7 +48,7 @@ const SCENARIOS: &[Scenario] = &[
     }),
     (DropReason::UdpPort, |bench| outside_udp(bench, 501, &[0; 40])),
     (DropReason::KeepAlive, |bench| outside_udp(bench, 4500, &[0xff])),
-    (DropReason::IkeMalformed, |bench| outside_udp(bench, 500, &[0; 27])),
+    (DropReason::IkeTruncated, |bench| outside_udp(bench, 500, &[0; 27])),
     (DropReason::IcmpMalformed, |bench| {
         let header = ipv4::Repr::new(PEER, COMMON, ipv4::PROTOCOL_ICMP, 0);
         bench.receive(Side::Outside, &from_peer(&frame::ipv4_packet(&header, &[8, 0, 0, 0])));
