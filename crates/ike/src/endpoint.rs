@@ -340,6 +340,8 @@ impl Ike {
             if sa.fits(&header) && !header.response {
                 // It can only be a repetition: nothing was expected after the last answer.
                 self.handle_departed(now, &mut sa, datagram, (&header, &outer));
+            } else {
+                self.counters.count(Refusal::UnknownSpi);
             }
             self.departed.insert(own, sa);
             return;

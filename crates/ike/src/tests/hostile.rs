@@ -50,6 +50,31 @@ fn damaged_datagrams_change_nothing() {
     assert_agreement(&mut pair);
 }
 
+/// Everything the gateway did not act upon, and every answer it repeated.
+fn accounted(pair: &Pair) -> u64 {
+    let counters = pair.gateway.counters();
+    let refused: u64 = counters.refusals().map(|(_, count)| count).sum();
+    refused + counters.repeated_responses
+}
+
+#[test]
+fn whatever_reaches_a_closed_ike_sa_is_counted() {
+    let mut pair = connected(42);
+    let now = pair.now;
+    let theirs = pair.client.ike().sas().next().unwrap().spi;
+    pair.client.ike().delete_ike(now, theirs).unwrap();
+    pair.run_ms(1_000);
+    assert!(pair.committed.ike_sas.is_empty());
+    let delete = pair.sent.iter().rev().find(|(gateway, _)| !gateway).unwrap().1.clone();
+    for bit in 0..delete.payload.len() * 8 {
+        let mut damaged = delete.clone();
+        damaged.payload[bit / 8] ^= 1 << (bit % 8);
+        let before = accounted(&pair);
+        pair.inject(&damaged);
+        assert_eq!(accounted(&pair), before + 1, "bit {bit} flipped");
+    }
+}
+
 #[test]
 fn replayed_sessions_change_nothing() {
     let (mut pair, sent) = session();
