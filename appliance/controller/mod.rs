@@ -19,7 +19,7 @@ mod events;
 mod signals;
 mod timer;
 
-use crate::clock;
+use crate::clock::{self, Calendar};
 use crate::config::Config;
 use crate::server::{Context, Question, Server, question, reply};
 use crate::store::{StorageThread, Stored};
@@ -170,6 +170,7 @@ pub struct Controller {
     stuck: Vec<bool>,
     ports_up: [Option<bool>; 2],
     next_housekeeping: Nanos,
+    calendar: Calendar,
     started_unix_ms: u64,
     /// When the daemon ends, once it was asked to.
     ends: Option<Nanos>,
@@ -195,6 +196,7 @@ impl Controller {
             stuck: vec![false; workers],
             ports_up: [None; 2],
             next_housekeeping: Nanos::ZERO,
+            calendar: Calendar::new(clock::now(), clock::unix_ms()),
             started_unix_ms: clock::unix_ms(),
             ends: None,
             hurry: false,
@@ -360,6 +362,7 @@ impl Controller {
         self.parts.server.handle_timeout(now);
         if self.next_housekeeping <= now {
             self.next_housekeeping = now.plus_ms(HOUSEKEEPING_MS);
+            self.calendar.follow(now, clock::unix_ms());
             self.look_after_workers(now)?;
         }
         let now = clock::now();
@@ -466,6 +469,7 @@ impl Controller {
         Context {
             config: &self.parts.config,
             now,
+            calendar: self.calendar,
             started_unix_ms: self.started_unix_ms,
             refusals: transport.refusals().iter().map(|(r, count)| (r.name(), count)).collect(),
             connected: members.filter(|member| transport.connected(*member)).collect(),

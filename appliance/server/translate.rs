@@ -1,6 +1,6 @@
 //! Between the operator's messages and the member's types.
 
-use crate::clock;
+use crate::clock::{self, Calendar};
 use crate::config::Config;
 use crate::transport::Refusal;
 use holdfast_api as api;
@@ -26,6 +26,8 @@ pub struct Context<'a> {
     pub config: &'a Config,
     /// The moment of the answer.
     pub now: Nanos,
+    /// The dates of moments.
+    pub calendar: Calendar,
     /// When the daemon started, Unix milliseconds.
     pub started_unix_ms: u64,
     /// Refused connections of members, by reason.
@@ -110,11 +112,6 @@ impl Context<'_> {
         });
         ResponseKind::DropReasons(api::DropReasons { reasons: packets.chain(messages).collect() })
     }
-
-    /// A moment of the monotonic clock as Unix milliseconds.
-    fn unix_ms(&self, moment: Nanos) -> u64 {
-        clock::unix_ms().saturating_sub(self.now.ms_since(moment))
-    }
 }
 
 fn drop_reason(reason: DropReason, view: CountersView<'_>) -> api::DropReason {
@@ -190,7 +187,7 @@ fn cluster(reply: ClusterStatusReply, context: &Context<'_>) -> api::ClusterStat
         member: owner.member.0,
         incarnation: owner.incarnation.0,
         epoch: owner.epoch.0,
-        since_unix_ms: reply.owner_since.map_or(0, |since| context.unix_ms(since)),
+        since_unix_ms: reply.owner_since.map_or(0, |since| context.calendar.unix_ms(since)),
     });
     let owner_id = reply.owner.map(|owner| owner.member);
     let refusals = context.refusals.iter().chain(&reply.refusals);
