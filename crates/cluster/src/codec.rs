@@ -74,6 +74,7 @@ impl State {
             ike_sas: self.ike_sas().map(|(spi, record)| ike_to_wire(spi, record)).collect(),
             children: self.children().map(child_to_wire).collect(),
             draining: self.draining().map(|target| target.0).collect(),
+            mark_secret: self.mark_secret().map(secret_to_wire),
         };
         Zeroizing::new(message.encode_to_vec())
     }
@@ -100,6 +101,9 @@ impl State {
         }
         for target in std::mem::take(&mut message.draining) {
             state.set_draining(TargetId(target));
+        }
+        if let Some(secret) = message.mark_secret.take() {
+            state.set_mark_secret(mark_secret_from_wire(secret)?);
         }
         Ok(state)
     }
@@ -138,6 +142,12 @@ fn body_to_wire(command: &Command) -> wire::Body {
         Command::SetTarget { target, draining } => {
             wire::Body::SetTarget(wire::SetTarget { target: target.0, draining: *draining })
         }
+        Command::SetMarkSecret { owner, secret } => {
+            wire::Body::SetMarkSecret(wire::SetMarkSecret {
+                owner: Some(owner_to_wire(*owner)),
+                secret: Some(secret_to_wire(secret)),
+            })
+        }
     }
 }
 
@@ -157,6 +167,13 @@ fn body_from_wire(body: wire::Body) -> Result<Command, CodecError> {
         },
         wire::Body::SetTarget(set) => {
             Command::SetTarget { target: TargetId(set.target), draining: set.draining }
+        }
+        wire::Body::SetMarkSecret(set) => {
+            let secret = set.secret.ok_or(CodecError::Invalid("the secret of the marks"))?;
+            Command::SetMarkSecret {
+                owner: required_owner(set.owner)?,
+                secret: mark_secret_from_wire(secret)?,
+            }
         }
     })
 }
@@ -341,6 +358,12 @@ fn key_from_wire(key: Option<wire::Key>) -> Result<SaKey, CodecError> {
     };
     let octets = secret_from_wire(key.key, "a key")?;
     SaKey::new(algorithm, octets.as_bytes()).map_err(|_| CodecError::Invalid("a key"))
+}
+
+fn mark_secret_from_wire(mut secret: wire::Secret) -> Result<SecretBytes, CodecError> {
+    let bytes = SecretBytes::new(std::mem::take(&mut secret.bytes));
+    let right = bytes.len() == limits::MARK_SECRET_BYTES;
+    if right { Ok(bytes) } else { Err(CodecError::Invalid("the secret of the marks")) }
 }
 
 fn secret_to_wire(secret: &SecretBytes) -> wire::Secret {

@@ -29,6 +29,14 @@ pub enum Command {
         /// One item per Child SA and direction; each stands alone.
         grants: Vec<GrantItem>,
     },
+    /// Agrees upon the secret from which the marks of decrypted packets are derived. The first one
+    /// stands; a later one changes nothing.
+    SetMarkSecret {
+        /// Who drew it.
+        owner: Owner,
+        /// [`crate::limits::MARK_SECRET_BYTES`] random bytes.
+        secret: SecretBytes,
+    },
     /// Stop or resume giving new connections to a target. Any member's operator may ask.
     SetTarget {
         /// The target.
@@ -96,9 +104,10 @@ impl Command {
     #[must_use]
     pub fn owner(&self) -> Option<Owner> {
         match self {
-            Self::TakeOwnership { owner } | Self::Ike { owner, .. } | Self::Grant { owner, .. } => {
-                Some(*owner)
-            }
+            Self::TakeOwnership { owner }
+            | Self::Ike { owner, .. }
+            | Self::Grant { owner, .. }
+            | Self::SetMarkSecret { owner, .. } => Some(*owner),
             Self::Noop | Self::SetTarget { .. } => None,
         }
     }

@@ -50,6 +50,8 @@ pub enum Effect {
         /// Whether it drains now.
         draining: bool,
     },
+    /// The secret of the marks is agreed upon; read it from [`crate::State::mark_secret`].
+    MarkSecretSet,
     /// The command, or one item of it, was refused. Every replica refuses it alike.
     Refused(Refusal),
 }

@@ -33,3 +33,6 @@ pub const DRAINING_TARGETS_MAX: usize = 4_096;
 
 /// Bytes of one encoded command: one log entry, one message, one write.
 pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of the secret from which marks are derived: as many as the PRF that derives them puts out.
+pub const MARK_SECRET_BYTES: usize = 32;

@@ -80,6 +80,7 @@ pub struct State {
     /// The relation IKE SA to Child SA, derived from `children`.
     children_of: BTreeMap<IkeSpi, BTreeSet<Spi>>,
     draining: BTreeSet<TargetId>,
+    mark_secret: Option<SecretBytes>,
 }
 
 /// How to take one change back when a later one of the same entry is refused.
@@ -114,6 +115,9 @@ impl State {
                 self.owned_by(*owner).and_then(|()| self.grant_all(grants))
             }
             Command::SetTarget { target, draining } => self.set_target(*target, *draining),
+            Command::SetMarkSecret { owner, secret } => {
+                self.owned_by(*owner).and_then(|()| self.agree_mark_secret(secret))
+            }
         };
         outcome.unwrap_or_else(|refusal| vec![Effect::Refused(refusal)])
     }
@@ -348,6 +352,28 @@ impl State {
             self.draining.remove(&target)
         };
         Ok(if changed { vec![Effect::TargetChanged { target, draining }] } else { Vec::new() })
+    }
+
+    /// Whoever asks second gets what the first one drew: a target may have been told a key of it.
+    fn agree_mark_secret(&mut self, secret: &SecretBytes) -> Result<Vec<Effect>, Refusal> {
+        if secret.len() != limits::MARK_SECRET_BYTES {
+            return Err(Refusal::TooLarge("the secret of the marks"));
+        }
+        if self.mark_secret.is_some() {
+            return Ok(Vec::new());
+        }
+        self.mark_secret = Some(secret.clone());
+        Ok(vec![Effect::MarkSecretSet])
+    }
+
+    /// The secret from which the key of each epoch and target is derived, once it is agreed upon.
+    #[must_use]
+    pub fn mark_secret(&self) -> Option<&SecretBytes> {
+        self.mark_secret.as_ref()
+    }
+
+    pub(crate) fn set_mark_secret(&mut self, secret: SecretBytes) {
+        self.mark_secret = Some(secret);
     }
 
     /// The index of the last entry applied.

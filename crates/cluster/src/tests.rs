@@ -320,6 +320,25 @@ fn targets_drain_and_return() {
 }
 
 #[test]
+fn the_first_secret_of_the_marks_stands_and_only_the_owner_may_set_it() {
+    let (mut log, first) = with_children();
+    let secret = |byte| SecretBytes::new(vec![byte; limits::MARK_SECRET_BYTES]);
+    let set = |owner, byte| Command::SetMarkSecret { owner, secret: secret(byte) };
+    let stranger = owner(3, 1, first.epoch.0);
+    assert!(matches!(
+        log.apply(&set(stranger, 1))[..],
+        [Effect::Refused(Refusal::NotOwner { .. })]
+    ));
+    assert_eq!(log.apply(&set(first, 2)), [Effect::MarkSecretSet]);
+    assert!(log.apply(&set(first, 3)).is_empty());
+    assert_eq!(log.0.mark_secret(), Some(&secret(2)));
+    let copy = State::restore(&log.0.snapshot()).unwrap();
+    assert_eq!(copy, log.0);
+    let short = Command::SetMarkSecret { owner: first, secret: SecretBytes::new(vec![1; 31]) };
+    assert!(Command::decode(&short.encode().unwrap()).is_err());
+}
+
+#[test]
 fn an_entry_seen_again_changes_nothing() {
     let (mut log, first) = with_children();
     let grant = Command::Grant {
@@ -431,6 +450,10 @@ fn any_command() -> impl Strategy<Value = Command> {
             .prop_map(|(owner, changes)| Command::Ike { owner, changes }),
         6 => (any_owner(), proptest::collection::vec(item, 0..6))
             .prop_map(|(owner, grants)| Command::Grant { owner, grants }),
+        1 => (any_owner(), any::<u8>()).prop_map(|(owner, byte)| {
+            let secret = SecretBytes::new(vec![byte; limits::MARK_SECRET_BYTES]);
+            Command::SetMarkSecret { owner, secret }
+        }),
         1 => (0..5u64, any::<bool>()).prop_map(|(target, draining)| {
             Command::SetTarget { target: TargetId(target), draining }
         }),

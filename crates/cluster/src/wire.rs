@@ -33,7 +33,7 @@ impl std::fmt::Debug for Secret {
 pub(crate) struct Command {
     #[prost(uint32, tag = "1")]
     pub(crate) version_major: u32,
-    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 60")]
     pub(crate) body: Option<Body>,
 }
 
@@ -49,6 +49,8 @@ pub(crate) enum Body {
     Grant(Grant),
     #[prost(message, tag = "6")]
     SetTarget(SetTarget),
+    #[prost(message, tag = "60")]
+    SetMarkSecret(SetMarkSecret),
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -195,6 +197,14 @@ pub(crate) struct SetTarget {
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct SetMarkSecret {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) owner: Option<Owner>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) secret: Option<Secret>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct Snapshot {
     #[prost(uint32, tag = "1")]
     pub(crate) version_major: u32,
@@ -208,6 +218,8 @@ pub(crate) struct Snapshot {
     pub(crate) children: Vec<ChildSa>,
     #[prost(uint64, repeated, tag = "6")]
     pub(crate) draining: Vec<u64>,
+    #[prost(message, optional, tag = "60")]
+    pub(crate) mark_secret: Option<Secret>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

@@ -35,6 +35,8 @@ pub enum Metric {
     Opened,
     /// Packets from targets that were encrypted.
     Sealed,
+    /// Packets from peers that went to their target marked.
+    Marked,
     /// ARP requests answered.
     ArpAnswered,
     /// ICMP echo requests answered.
@@ -77,6 +79,7 @@ impl Metric {
         Self::Authenticated,
         Self::Opened,
         Self::Sealed,
+        Self::Marked,
         Self::ArpAnswered,
         Self::EchoAnswered,
         Self::TooBigReported,
@@ -106,6 +109,7 @@ impl Metric {
             Self::Authenticated => "authenticated",
             Self::Opened => "opened",
             Self::Sealed => "sealed",
+            Self::Marked => "marked",
             Self::ArpAnswered => "arp_answered",
             Self::EchoAnswered => "echo_answered",
             Self::TooBigReported => "too_big_reported",

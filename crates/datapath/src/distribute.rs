@@ -2,7 +2,8 @@
 
 use crate::counters::Metric;
 use crate::flows::Inserted;
-use crate::tables::TargetEntry;
+use crate::mark::MARK_OVERHEAD;
+use crate::tables::{TargetEntry, Way};
 use crate::worker::{Context, Nodes};
 use holdfast_ipsec::DropReason;
 use holdfast_packet::{FlowKey, PacketBuf, Port, Side, ethernet, ipv4};
@@ -14,20 +15,25 @@ impl<P: Port> Nodes<P> {
             return context.drop_packet(DropReason::NotForUs);
         }
         let connection = connection(buf.bytes(), flow);
-        match self.choose_target(context, &connection) {
-            Some(target) => self.forward(context, buf, &target),
+        let hash = connection.hash(context.tables.flow_seed);
+        match self.choose_target(context, &connection, hash) {
+            Some(target) => self.forward(context, buf, flow, hash, target),
             None => context.drop_packet(DropReason::NoTarget),
         }
     }
 
     /// The target the connection has, or a new one for a new connection and for one whose target
     /// is gone.
-    fn choose_target(&mut self, context: &Context<'_>, flow: &FlowKey) -> Option<TargetEntry> {
+    fn choose_target<'a>(
+        &mut self,
+        context: &Context<'a>,
+        flow: &FlowKey,
+        hash: u64,
+    ) -> Option<&'a TargetEntry> {
         let targets = &context.tables.targets;
-        let hash = flow.hash(context.tables.flow_seed);
         let known = self.flows.lookup(hash, flow, context.now);
         if let Some(entry) = known.and_then(|id| targets.by_id.get(&id)) {
-            return Some(*entry);
+            return Some(entry);
         }
         let id = targets.table.lookup(hash)?;
         let entry = targets.by_id.get(&id)?;
@@ -36,18 +42,33 @@ impl<P: Port> Nodes<P> {
         if self.flows.insert(hash, *flow, id, context.now) == Inserted::Evicted {
             context.counters.add(Metric::FlowsEvicted, 1);
         }
-        Some(*entry)
+        Some(entry)
     }
 
     /// Puts an Ethernet header in front: the target holds the service address itself, so nothing
-    /// else changes.
-    fn forward(&mut self, context: &Context<'_>, mut buf: P::Buf, target: &TargetEntry) {
+    /// else changes, unless it wants its packets marked.
+    fn forward(
+        &mut self,
+        context: &Context<'_>,
+        mut buf: P::Buf,
+        flow: &FlowKey,
+        hash: u64,
+        target: &TargetEntry,
+    ) {
         let Some(mac) = target.mac else {
             self.events.resolve(Side::Inside, target.address, context.now, context.counters);
             return context.drop_packet(DropReason::NeighbourUnresolved);
         };
-        if buf.bytes().len() > self.io.mtu(Side::Inside) {
+        let around = if matches!(target.way, Way::Clear) { 0 } else { MARK_OVERHEAD };
+        let largest = self.io.mtu(Side::Inside).saturating_sub(around);
+        if buf.bytes().len() > largest {
+            self.report_inner_too_big(context, buf.bytes(), flow, largest);
             return context.drop_packet(DropReason::TooBig);
+        }
+        if !matches!(target.way, Way::Clear)
+            && let Err(reason) = mark(context, &mut buf, hash, &target.way)
+        {
+            return context.drop_packet(reason);
         }
         if buf.prepend(ethernet::HEADER_LEN).is_err() {
             return context.drop_packet(DropReason::NoRoom);
@@ -62,6 +83,22 @@ impl<P: Port> Nodes<P> {
         context.counters.add(Metric::Opened, 1);
         self.io.send(Side::Inside, buf);
     }
+}
+
+/// Puts the mark in front of the packet in `buf`.
+#[inline(never)]
+fn mark<B: PacketBuf>(
+    context: &Context<'_>,
+    buf: &mut B,
+    hash: u64,
+    way: &Way,
+) -> Result<(), DropReason> {
+    let Way::Marked(marker) = way else { return Err(DropReason::MarkKeyMissing) };
+    let headers = marker.headers(buf.bytes(), hash);
+    buf.prepend(MARK_OVERHEAD).map_err(|_| DropReason::NoRoom)?;
+    *buf.bytes_mut().first_chunk_mut().ok_or(DropReason::NoRoom)? = headers;
+    context.counters.add(Metric::Marked, 1);
+    Ok(())
 }
 
 /// The key to distribute by: an ICMP error goes with the connection it reports on.

@@ -27,7 +27,9 @@
 //!   allocated outside of it: the copy of a punted frame, at most [`PUNTS_PER_POLL`] per poll, and
 //!   the answer to a listing;
 //! * every packet that goes no further is counted under exactly one `DropReason`;
-//! * fragments inside the tunnel are dropped: they cannot be told which connection they belong to.
+//! * fragments inside the tunnel are dropped: they cannot be told which connection they belong to;
+//! * a target whose [`Way`] is [`Way::Marked`] gets its packets in GUE with a tag under the key of
+//!   the epoch ([`Marker`]), never in clear.
 #![forbid(unsafe_code)]
 
 mod classify;
@@ -42,6 +44,7 @@ mod inside;
 mod io;
 mod lease;
 mod local;
+mod mark;
 mod outbound;
 mod outside;
 mod rate;
@@ -58,9 +61,12 @@ pub use flows::{FLOWS, FlowInfo, OTHER_IDLE_S, TCP_IDLE_S, WAYS};
 pub use handoff::{HANDOFF_RING, Handoff};
 pub use holdfast_ipsec::DropReason;
 pub use lease::{LeaseCell, LeaseState};
+pub use mark::{MARK_KEY_LEN, MARK_OVERHEAD, MarkKey, MarkRefusal, Marker, open_mark};
 pub use ring::{COMMAND_RING, EVENT_RING, RingReceiver, RingSender, ring};
 pub use sad::SAS_PER_WORKER;
-pub use tables::{Prefix, SaRef, Tables, TablesPublisher, TablesReader, TargetEntry, TargetTable};
+pub use tables::{
+    Prefix, SaRef, Tables, TablesPublisher, TablesReader, TargetEntry, TargetTable, Way,
+};
 pub use worker::{COMMANDS_PER_POLL, PollResult, Worker, WorkerLimits, WorkerParts};
 
 #[cfg(test)]

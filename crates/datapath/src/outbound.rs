@@ -15,7 +15,7 @@ use holdfast_crypto::SealJob;
 use holdfast_ipsec::{
     DropReason, ESP_HEADER_LEN, Encapsulation, ICV_LEN, OutboundSa, Sealing, Spi,
 };
-use holdfast_packet::{BURST, MacAddr, PacketBuf, Port, Side, ethernet, icmp, ipv4, udp};
+use holdfast_packet::{BURST, FlowKey, MacAddr, PacketBuf, Port, Side, ethernet, icmp, ipv4, udp};
 use std::net::Ipv4Addr;
 
 /// "Fragmentation needed" messages in one poll; a target that ignores them must not make us flood.
@@ -200,25 +200,58 @@ impl<P: Port> Nodes<P> {
         mtu: usize,
     ) -> Option<P::Buf> {
         let sender = ethernet::View::parse(frame).ok()?.source();
-        let quotation = frame.get(ethernet::HEADER_LEN..)?;
-        let quotation = quotation.get(..inner.len.min(QUOTATION_LEN))?;
+        let quotation = frame.get(ethernet::HEADER_LEN..)?.get(..inner.len)?;
+        let route = (context.tables.inside, inner.flow.src);
+        self.fragmentation_needed(context, Side::Inside, sender, route, quotation, mtu)
+    }
+
+    /// Tells the peer's side how long its packets may be to reach their target, like
+    /// [`Self::report_too_big`] does the target's side. The message comes from the service address
+    /// and goes through the tunnel like anything a target answers.
+    #[cold]
+    pub(crate) fn report_inner_too_big(
+        &mut self,
+        context: &Context<'_>,
+        packet: &[u8],
+        flow: &FlowKey,
+        mtu: usize,
+    ) {
+        let forbids = ipv4::View::parse(packet).is_ok_and(|view| view.dont_fragment());
+        if !forbids || flow.protocol == ipv4::PROTOCOL_ICMP {
+            return;
+        }
+        let Some(left) = self.too_big_left.checked_sub(1) else { return };
+        self.too_big_left = left;
+        let route = (flow.dst, flow.src);
+        let own = context.tables.inside_mac;
+        let error = self.fragmentation_needed(context, Side::Outside, own, route, packet, mtu);
+        let Some(error) = error else { return };
+        context.counters.add(Metric::TooBigReported, 1);
+        self.inside(context, ArrayVec::from_iter([error]), Origin::Port);
+    }
+
+    /// The message as a frame for `station`, with as much of `packet` as an error may quote.
+    fn fragmentation_needed(
+        &mut self,
+        context: &Context<'_>,
+        side: Side,
+        station: MacAddr,
+        (from, to): (Ipv4Addr, Ipv4Addr),
+        packet: &[u8],
+        mtu: usize,
+    ) -> Option<P::Buf> {
         let message = icmp::Repr::FragmentationNeeded {
             mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
-            packet: quotation,
+            packet: packet.get(..packet.len().min(QUOTATION_LEN))?,
         };
-        let header = ipv4::Repr::new(
-            context.tables.inside,
-            inner.flow.src,
-            ipv4::PROTOCOL_ICMP,
-            message.buffer_len(),
-        );
+        let header = ipv4::Repr::new(from, to, ipv4::PROTOCOL_ICMP, message.buffer_len());
         let link = ethernet::Repr {
-            destination: sender,
+            destination: station,
             source: context.tables.inside_mac,
             ether_type: ethernet::TYPE_IPV4,
         };
         let len = ethernet::HEADER_LEN + ipv4::HEADER_LEN + message.buffer_len();
-        let mut buf = self.io.alloc(Side::Inside, len)?;
+        let mut buf = self.io.alloc(side, len)?;
         let bytes = buf.bytes_mut();
         link.emit(bytes).ok()?;
         header.emit(bytes.get_mut(ethernet::HEADER_LEN..)?).ok()?;

@@ -1,5 +1,6 @@
 //! What all workers know alike: immutable, published whole, replaced whole.
 
+use crate::mark::Marker;
 use crossbeam::queue::ArrayQueue;
 use holdfast_ipsec::{Spd, Spi};
 use holdfast_maglev::Table;
@@ -18,7 +19,7 @@ pub struct SaRef {
 }
 
 /// A host behind the appliance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetEntry {
     /// Its address on the inside network.
     pub address: Ipv4Addr,
@@ -26,6 +27,20 @@ pub struct TargetEntry {
     pub mac: Option<MacAddr>,
     /// It keeps its connections and gets no new ones.
     pub draining: bool,
+    /// How packets reach it.
+    pub way: Way,
+}
+
+/// How the packets of a connection reach their target.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Way {
+    /// As they are, to its station: whoever is on the inside network is trusted.
+    #[default]
+    Clear,
+    /// Marked, because the target takes nothing else.
+    Marked(Arc<Marker>),
+    /// Marked in principle, but the key of the epoch is not known yet: not at all.
+    Unmarked,
 }
 
 /// The targets and how new connections spread over them.

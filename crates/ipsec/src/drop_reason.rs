@@ -78,6 +78,7 @@ drop_reasons! {
     TooBig, "too_big", "The packet does not fit the link or tunnel it has to take.";
     NoTarget, "no_target", "No target is in service.";
     NeighbourUnresolved, "neighbour_unresolved", "The MAC address of the next hop or target is not known yet.";
+    MarkKeyMissing, "mark_key_missing", "The target takes marked packets only, and the key of this epoch is not agreed upon yet.";
     // From inside.
     NoPolicy, "no_policy", "No outbound policy takes the packet, so it must not leave.";
     NoSa, "no_sa", "The policy's SA is not installed on this worker.";

@@ -110,6 +110,7 @@ impl Member {
                 self.tables.touch();
                 self.event(MemberEvent::TargetDraining { target, draining });
             }
+            Effect::MarkSecretSet => self.tables.touch(),
             Effect::Refused(refusal) => self.on_refused(refusal),
         }
     }

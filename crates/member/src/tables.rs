@@ -4,7 +4,7 @@ use crate::config::MemberConfig;
 use crate::limits;
 use crate::neighbours::Neighbours;
 use holdfast_cluster::{ChildRecord, State, TargetId};
-use holdfast_datapath::{SaRef, Tables, TargetEntry, TargetTable};
+use holdfast_datapath::{SaRef, Tables, TargetEntry, TargetTable, Way};
 use holdfast_ipsec::{Spd, Spi};
 use holdfast_maglev::Table;
 use holdfast_packet::Nanos;
@@ -125,7 +125,10 @@ impl TablesKeeper {
             let TargetId(id) = target.id;
             let draining = state.is_draining(target.id);
             let mac = inside.mac(target.address);
-            by_id.insert(id, TargetEntry { address: target.address, mac, draining });
+            by_id.insert(
+                id,
+                TargetEntry { address: target.address, mac, draining, way: Way::Clear },
+            );
             if !draining && target.weight > 0 {
                 distributed.push((id, target.weight));
             }

@@ -120,16 +120,20 @@ fn quoted(packet: &ipv4::View<'_>) -> Option<FlowKey> {
     })
 }
 
-/// SipHash-2-4 (Aumasson and Bernstein, 2012) of two whole words.
-fn siphash_2_4(k0: u64, k1: u64, words: [u64; 2]) -> u64 {
+/// SipHash-2-4 (Aumasson and Bernstein, 2012) of `N` whole words under the key `k0`, `k1`, all of
+/// them little-endian readings of the bytes they stand for. A keyed hash: without the key nobody
+/// can tell the hash of a message from a random number.
+#[must_use]
+pub fn siphash_2_4<const N: usize>(k0: u64, k1: u64, words: [u64; N]) -> u64 {
     let mut v = [
         k0 ^ 0x736f_6d65_7073_6575,
         k1 ^ 0x646f_7261_6e64_6f6d,
         k0 ^ 0x6c79_6765_6e65_7261,
         k1 ^ 0x7465_6462_7974_6573,
     ];
-    const LENGTH_WORD: u64 = 16 << 56;
-    for word in [words[0], words[1], LENGTH_WORD] {
+    // The message's length modulo 256, as the authors end every message.
+    let length_word = (N as u64).wrapping_mul(8) << 56;
+    for word in words.into_iter().chain([length_word]) {
         v[3] ^= word;
         v = sip_round(sip_round(v));
         v[0] ^= word;
@@ -206,6 +210,10 @@ mod tests {
         // The authors' published 64-bit vector for the message 00..0f under the key 00..0f.
         let le = |from: u8| u64::from_le_bytes(std::array::from_fn(|i| from + i as u8));
         assert_eq!(siphash_2_4(le(0), le(8), [le(0), le(8)]), 0x3f2a_cc7f_57c2_9bdb);
+        // The same table's lines for no byte at all and for 00..37.
+        assert_eq!(siphash_2_4(le(0), le(8), []), 0x726f_db47_dd0e_0e31);
+        let words: [u64; 7] = std::array::from_fn(|i| le(8 * i as u8));
+        assert_eq!(siphash_2_4(le(0), le(8), words), 0xb78d_bfaf_3a8d_83bd);
     }
 
     proptest! {

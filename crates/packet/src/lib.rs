@@ -30,6 +30,7 @@ pub mod ethernet;
 mod field;
 mod flow;
 pub mod frame;
+pub mod gue;
 pub mod icmp;
 pub mod ipv4;
 mod port;
@@ -40,7 +41,7 @@ pub mod udp;
 pub use arrayvec::ArrayVec;
 pub use buffer::{HEADROOM, HeapBuf, NoRoom, PacketBuf, TAILROOM};
 pub use ethernet::MacAddr;
-pub use flow::FlowKey;
+pub use flow::{FlowKey, siphash_2_4};
 pub use port::{BURST, MEMORY_PORT_QUEUE_FRAMES, MemoryPort, Port, Side};
 pub use time::Nanos;
 

@@ -2,8 +2,8 @@
 
 use crate::{
     Counters, DropReason, Handoff, LeaseCell, Metric, PollResult, Prefix, Retired, RingReceiver,
-    RingSender, SaRef, Tables, TablesPublisher, TargetEntry, TargetTable, Worker, WorkerCommand,
-    WorkerEvent, WorkerLimits, WorkerParts, ring,
+    RingSender, SaRef, Tables, TablesPublisher, TargetEntry, TargetTable, Way, Worker,
+    WorkerCommand, WorkerEvent, WorkerLimits, WorkerParts, ring,
 };
 use holdfast_crypto::{AeadAlgorithm, AeadKey, Portable};
 use holdfast_ipsec::{
@@ -44,6 +44,7 @@ pub(super) fn target(id: u64) -> TargetEntry {
         address: Ipv4Addr::new(192, 0, 2, 10 + id as u8),
         mac: Some(target_mac(id)),
         draining: false,
+        way: Way::Clear,
     }
 }
 

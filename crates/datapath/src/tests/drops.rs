@@ -138,6 +138,13 @@ const SCENARIOS: &[Scenario] = &[
         bench.publish();
         seal_one(bench);
     }),
+    (DropReason::MarkKeyMissing, |bench| {
+        let entry = crate::TargetEntry { way: crate::Way::Unmarked, ..target(1) };
+        bench.tables.targets = targets(&[1]);
+        bench.tables.targets.by_id.insert(1, entry);
+        bench.publish();
+        seal_one(bench);
+    }),
     (DropReason::NeighbourUnresolved, |bench| {
         bench.tables.neighbours.clear();
         bench.publish();

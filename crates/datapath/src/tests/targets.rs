@@ -1,8 +1,10 @@
 //! Which target gets what, and what happens when the set of targets changes.
 
 use super::bench::*;
-use crate::{DropReason, Metric, WorkerCommand, WorkerEvent};
-use holdfast_packet::{MacAddr, Side, frame, icmp};
+use crate::{
+    DropReason, MARK_OVERHEAD, MarkKey, Marker, Metric, Way, WorkerCommand, WorkerEvent, open_mark,
+};
+use holdfast_packet::{MacAddr, Side, ethernet, frame, gue, icmp, ipv4, udp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -144,4 +146,66 @@ fn tables_shared_between_generations_are_not_copied() {
     let bench = Bench::new();
     let next = bench.tables.clone();
     assert!(Arc::ptr_eq(&next.targets.table, &bench.tables.targets.table));
+}
+
+/// Target 1 alone, reached by `way`.
+fn only_target(bench: &mut Bench, way: Way) {
+    let mut one = targets(&[1]);
+    one.by_id.insert(1, crate::TargetEntry { way, ..target(1) });
+    bench.tables.targets = one;
+    bench.publish();
+}
+
+fn marker() -> Arc<Marker> {
+    let key = MarkKey::new(&[3; 16]).unwrap();
+    Arc::new(Marker { epoch: 5, key, source: INSIDE, destination: target(1).address })
+}
+
+#[test]
+fn a_marked_target_gets_its_packets_with_the_tag_of_the_epoch() {
+    let mut bench = Bench::new();
+    only_target(&mut bench, Way::Marked(marker()));
+    let sealed = bench.peer.seal(&request(7));
+    let out = bench.inbound(&[sealed]);
+    let link = ethernet::View::parse(&out[0]).unwrap();
+    assert_eq!((link.destination(), link.source()), (target_mac(1), INSIDE_MAC));
+    let outer = ipv4::View::parse(link.payload()).unwrap();
+    assert!(outer.checksum_is_valid() && outer.dont_fragment());
+    assert_eq!((outer.source(), outer.destination()), (INSIDE, target(1).address));
+    let datagram = udp::View::parse(outer.payload()).unwrap();
+    assert_eq!(datagram.destination_port(), gue::PORT);
+    let inner = open_mark(datagram.payload(), 5, &marker().key).unwrap();
+    let mut expected = request(7);
+    ipv4::decrement_ttl(&mut expected).unwrap();
+    assert_eq!(inner, expected);
+    assert_eq!(bench.metric(Metric::Marked), 1);
+}
+
+#[test]
+fn a_packet_too_long_to_be_marked_is_answered_through_the_tunnel() {
+    let mut bench = Bench::new();
+    only_target(&mut bench, Way::Marked(marker()));
+    let room = usize::from(MTU) - MARK_OVERHEAD;
+    let packet = |len: usize| {
+        let header = ipv4::Repr {
+            dont_fragment: true,
+            ..ipv4::Repr::new(CLIENT, COMMON, ipv4::PROTOCOL_UDP, 0)
+        };
+        let plain = frame::udp_packet(CLIENT, 4000, COMMON, 80, &vec![0; len - 28]);
+        frame::ipv4_packet(&header, &plain[ipv4::HEADER_LEN..])
+    };
+    let sealed = bench.peer.seal(&packet(room));
+    assert_eq!(bench.inbound(&[sealed])[0].len(), usize::from(MTU) + ethernet::HEADER_LEN);
+
+    let sealed = bench.peer.seal(&packet(room + 1));
+    assert!(bench.inbound(&[sealed]).is_empty());
+    assert_eq!(bench.dropped(DropReason::TooBig), 1);
+    assert_eq!(bench.metric(Metric::TooBigReported), 1);
+    let answer = bench.sent(Side::Outside).pop().unwrap();
+    let inner = bench.peer.open(&answer).unwrap();
+    let view = ipv4::View::parse(&inner).unwrap();
+    assert_eq!((view.source(), view.destination()), (COMMON, CLIENT));
+    let error = icmp::View::parse(view.payload()).unwrap();
+    assert!(error.is_error());
+    assert_eq!(&view.payload()[6..8], (room as u16).to_be_bytes());
 }
