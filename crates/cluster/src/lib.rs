@@ -31,8 +31,10 @@
 
 mod codec;
 mod command;
+mod configuration;
 mod effect;
 mod identity;
+pub mod level;
 pub mod limits;
 pub mod numbers;
 mod state;
@@ -42,6 +44,7 @@ mod wire;
 
 pub use codec::CodecError;
 pub use command::{Command, Direction, GrantItem, StateChange};
+pub use configuration::Configuration;
 pub use effect::{Effect, Refusal};
 pub use identity::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId};
 pub use state::{ChildRecord, IkeRecord, State};

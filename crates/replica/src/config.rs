@@ -2,6 +2,7 @@
 
 use crate::{MEMBERS_MAX, Timing, TimingError};
 use holdfast_cluster::{CodecError, Incarnation, MemberId};
+use std::collections::BTreeSet;
 
 /// Bytes of entries in one append message; also keeps a message within one transport frame.
 const APPEND_BYTES_MAX: u64 = 1024 * 1024;
@@ -11,6 +12,9 @@ const APPENDS_IN_FLIGHT_MAX: usize = 64;
 
 /// Bytes of entries proposed but not committed; beyond, proposals are refused as busy.
 const UNCOMMITTED_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// The rank of whoever comes after all members, old and new ones in the middle of a change.
+pub(crate) const RANK_MAX: u64 = 2 * MEMBERS_MAX as u64;
 
 /// When to cut the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +41,11 @@ pub struct Config {
     pub id: MemberId,
     /// All members, this one included; equal everywhere.
     pub members: Vec<MemberId>,
+    /// Those of them that vote and never own: last to campaign, and when one of them is elected
+    /// for its longer log it hands over at once. Equal everywhere.
+    pub witnesses: BTreeSet<MemberId>,
+    /// The release of the program, as it is told to the others.
+    pub release: String,
     /// Equal everywhere.
     pub timing: Timing,
     /// The boot counter of this member.
@@ -54,7 +63,15 @@ impl Config {
         timing: Timing,
         incarnation: Incarnation,
     ) -> Self {
-        Self { id, members, timing, incarnation, compaction: Compaction::default() }
+        Self {
+            id,
+            members,
+            witnesses: BTreeSet::new(),
+            release: String::new(),
+            timing,
+            incarnation,
+            compaction: Compaction::default(),
+        }
     }
 }
 
@@ -135,30 +152,32 @@ pub enum TransferError {
     /// Not another configured member.
     #[error("member {0} is not another member")]
     NoSuchMember(MemberId),
+    /// A witness owns nothing.
+    #[error("member {0} is a witness")]
+    Witness(MemberId),
 }
 
-/// Returns the rank of this member, which staggers its election timeout.
-pub(crate) fn check_members(config: &Config) -> Result<u64, ReplicaError> {
+pub(crate) fn check_members(config: &Config) -> Result<(), ReplicaError> {
     let members = &config.members;
     let different = members.windows(2).all(|pair| pair.first() < pair.last());
     let positive = members.first().is_some_and(|first| first.0 != raft::INVALID_ID);
     if members.len() > MEMBERS_MAX || !different || !positive {
         return Err(ReplicaError::Members);
     }
-    let rank = members.binary_search(&config.id).map_err(|_| ReplicaError::Members)?;
-    Ok(rank as u64)
+    members.binary_search(&config.id).map(drop).map_err(|_| ReplicaError::Members)
 }
 
-pub(crate) fn raft_config(config: &Config, rank: u64, applied: u64) -> raft::Config {
+pub(crate) fn raft_config(config: &Config, applied: u64) -> raft::Config {
     let ticks = |ticks: u64| usize::try_from(ticks).unwrap_or(usize::MAX);
-    let own_timeout = ticks(config.timing.election_ticks_of(rank));
+    let longest = ticks(config.timing.election_ticks_of(RANK_MAX));
     raft::Config {
         id: config.id.0,
         election_tick: ticks(config.timing.election_ticks),
         heartbeat_tick: ticks(config.timing.heartbeat_ticks),
-        // A range of one: no randomness, and no two members campaign in the same tick.
-        min_election_tick: own_timeout,
-        max_election_tick: own_timeout.saturating_add(1),
+        // The range a member's own timeout comes from; what raft-rs draws from it is replaced by
+        // the timeout of the rank, so that no two members campaign in the same tick.
+        min_election_tick: ticks(config.timing.election_ticks),
+        max_election_tick: longest.saturating_add(1),
         applied,
         max_size_per_msg: APPEND_BYTES_MAX,
         max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,

@@ -4,12 +4,15 @@
 //!    0        1       2          4       12     20        28       36            44
 //!    version  flags   reserved   from    term   sent_ns   echo_ns  promise_ns    raft message
 //! ```
-//! All numbers little endian. The transport under it is mutual TLS: the peer is authenticated,
+//! All numbers little endian. What members tell each other beside Raft ([`Note`]) rides in
+//! heartbeats and their answers, as field 1000 of the Raft message, which raft-rs does not know and
+//! earlier releases ignore. The transport under it is mutual TLS: the peer is authenticated,
 //! but its bytes are checked all the same.
 
 use crate::output::Lane;
 use holdfast_cluster::MemberId;
 use holdfast_packet::Nanos;
+use prost::Message as _;
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use std::fmt;
@@ -17,6 +20,9 @@ use std::fmt;
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 44;
 const FLAG_ECHO: u8 = 1;
+
+/// The field of a Raft message that raft-rs leaves to others.
+const NOTE_FIELD: u32 = 1_000;
 
 /// Bytes of the largest message: a snapshot with its header.
 pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -28,7 +34,10 @@ pub enum MessageError {
     #[error("{0} bytes are no message")]
     Length(usize),
     /// Another format: a member of another release.
-    #[error("format version {0} is unknown")]
+    #[error(
+        "it speaks format {0} and this release knows up to {VERSION}: one of the two is too old; \
+         upgrade the older one (`holdfast cluster status` shows every member's release)"
+    )]
     Version(u8),
     /// The Raft message inside is broken.
     #[error("malformed")]
@@ -52,6 +61,29 @@ pub enum MessageError {
     Halted,
 }
 
+/// What a member tells of itself beside Raft. Fields are only ever added.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Note {
+    /// The release of its program, for people.
+    #[prost(string, tag = "50")]
+    pub(crate) release: String,
+    /// What it can read and write: [`holdfast_cluster::level`].
+    #[prost(uint32, tag = "51")]
+    pub(crate) level: u32,
+}
+
+impl Note {
+    fn put_into(&self, message: &mut Message) {
+        message.unknown_fields.add_length_delimited(NOTE_FIELD, self.encode_to_vec());
+    }
+
+    fn take_from(message: &mut Message) -> Option<Self> {
+        let fields = std::mem::take(&mut message.unknown_fields);
+        let values = fields.get(NOTE_FIELD)?;
+        Self::decode(values.length_delimited.first()?.as_slice()).ok()
+    }
+}
+
 /// One message between members.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Envelope {
@@ -63,6 +95,8 @@ pub(crate) struct Envelope {
     pub(crate) echo: Option<Nanos>,
     /// How long the sender keeps the promise that goes with an echo.
     pub(crate) promise_ns: u64,
+    /// What the sender tells of itself.
+    pub(crate) note: Option<Note>,
     pub(crate) message: Message,
 }
 
@@ -74,7 +108,10 @@ impl fmt::Debug for Envelope {
 }
 
 impl Envelope {
-    pub(crate) fn encode(&self) -> Result<Vec<u8>, MessageError> {
+    pub(crate) fn encode(mut self) -> Result<Vec<u8>, MessageError> {
+        if let Some(note) = self.note.take() {
+            note.put_into(&mut self.message);
+        }
         let body_len = self.message.compute_size() as usize;
         let mut bytes = Vec::with_capacity(HEADER_LEN.saturating_add(body_len));
         let flags = if self.echo.is_some() { FLAG_ECHO } else { 0 };
@@ -102,8 +139,9 @@ impl Envelope {
         let &[from, term, sent, echo, promise_ns] = numbers else {
             return Err(MessageError::Malformed);
         };
-        let message = Message::parse_from_bytes(body).map_err(|_| MessageError::Malformed)?;
+        let mut message = Message::parse_from_bytes(body).map_err(|_| MessageError::Malformed)?;
         Ok(Self {
+            note: Note::take_from(&mut message),
             from: MemberId(u64::from_le_bytes(from)),
             term: u64::from_le_bytes(term),
             sent: Nanos(u64::from_le_bytes(sent)),
@@ -147,6 +185,7 @@ mod tests {
             sent: Nanos(123),
             echo: Some(Nanos(0)),
             promise_ns: 25_000_000,
+            note: Some(Note { release: "1.2".to_owned(), level: 7 }),
             message,
         }
     }
@@ -154,8 +193,21 @@ mod tests {
     #[test]
     fn an_envelope_survives_the_wire() {
         let envelope = sample();
-        let bytes = envelope.encode().unwrap();
+        let bytes = envelope.clone().encode().unwrap();
         assert_eq!(Envelope::decode(&bytes).unwrap(), envelope);
+    }
+
+    #[test]
+    fn a_note_is_a_field_that_earlier_releases_skip() {
+        let bytes = sample().encode().unwrap();
+        let (_, body) = bytes.split_first_chunk::<HEADER_LEN>().unwrap();
+        let mut message = Message::parse_from_bytes(body).unwrap();
+        assert!(message.unknown_fields.get(NOTE_FIELD).is_some());
+        message.unknown_fields = protobuf::UnknownFields::new();
+        assert_eq!(message, sample().message);
+        // And a message without one, as they send it, is taken.
+        let bytes = Envelope { note: None, ..sample() }.encode().unwrap();
+        assert_eq!(Envelope::decode(&bytes).unwrap().note, None);
     }
 
     #[test]

@@ -49,7 +49,7 @@
 //! echo (it does) and nobody shortens its D over a restart.
 
 use crate::timing::lease_ns;
-use holdfast_cluster::MemberId;
+use holdfast_cluster::{Configuration, MemberId};
 use holdfast_packet::Nanos;
 use std::collections::BTreeMap;
 
@@ -96,22 +96,15 @@ impl Promise {
 pub(crate) struct Lease {
     term: u64,
     ends: BTreeMap<MemberId, Nanos>,
-    quorum: usize,
     /// A transfer of this term's leadership was asked for: no lease until the term is over.
     suspended: bool,
     until: Option<Nanos>,
 }
 
 impl Lease {
-    /// No lease, in a cluster of `members`.
-    pub(crate) fn none(members: usize) -> Self {
-        Self {
-            term: 0,
-            ends: BTreeMap::new(),
-            quorum: members / 2 + 1,
-            suspended: false,
-            until: None,
-        }
+    /// No lease.
+    pub(crate) fn none() -> Self {
+        Self { term: 0, ends: BTreeMap::new(), suspended: false, until: None }
     }
 
     /// Ends the lease at once: the member does not lead.
@@ -147,16 +140,24 @@ impl Lease {
         *known = end.max(*known);
     }
 
-    /// Recomputes the end of the lease of the leader of `term`, whose own promise is `promise_ns`.
-    pub(crate) fn renew(&mut self, term: u64, now: Nanos, promise_ns: u64) {
+    /// Recomputes the end of the lease of the leader of `term`, whose own promise is `promise_ns`,
+    /// by the majorities of the configuration it applied.
+    pub(crate) fn renew(
+        &mut self,
+        term: u64,
+        now: Nanos,
+        (leader, promise_ns): (MemberId, u64),
+        configuration: &Configuration,
+    ) {
         self.enter(term);
         if self.suspended {
             return;
         }
         let own = now.plus_ns(lease_ns(promise_ns));
-        let mut ends: Vec<Nanos> = self.ends.values().copied().chain([own]).collect();
-        ends.sort_unstable_by(|one, other| other.cmp(one));
-        let end = self.quorum.checked_sub(1).and_then(|weakest| ends.get(weakest)).copied();
+        let end = |member: MemberId| {
+            if member == leader { Some(own) } else { self.ends.get(&member).copied() }
+        };
+        let end = configuration.reached(end);
         self.until = self.until.max(end);
     }
 
@@ -172,55 +173,60 @@ mod tests {
 
     const D: u64 = 25_000_000;
     const LEASE: u64 = 24_750_000;
+    const OWN: (MemberId, u64) = (MemberId(1), D);
+
+    fn voters(last: u64) -> Configuration {
+        Configuration::of_voters((1..=last).map(MemberId))
+    }
 
     #[test]
     fn a_leader_of_three_counts_on_the_better_of_two_followers() {
-        let mut lease = Lease::none(3);
-        lease.renew(7, Nanos::from_ms(100), D);
+        let mut lease = Lease::none();
+        lease.renew(7, Nanos::from_ms(100), OWN, &voters(3));
         assert_eq!(lease.until(), None, "its own promise alone is no quorum");
         lease.echoed(7, MemberId(2), Nanos::from_ms(90), D);
         lease.echoed(7, MemberId(3), Nanos::from_ms(95), D);
-        lease.renew(7, Nanos::from_ms(100), D);
+        lease.renew(7, Nanos::from_ms(100), OWN, &voters(3));
         assert_eq!(lease.until(), Some(Nanos::from_ms(95).plus_ns(LEASE)));
     }
 
     #[test]
     fn of_five_the_second_best_follower_decides() {
-        let mut lease = Lease::none(5);
+        let mut lease = Lease::none();
         for (member, sent_ms) in [(2, 90), (3, 95), (4, 80), (5, 10)] {
             lease.echoed(1, MemberId(member), Nanos::from_ms(sent_ms), D);
         }
-        lease.renew(1, Nanos::from_ms(100), D);
+        lease.renew(1, Nanos::from_ms(100), OWN, &voters(5));
         assert_eq!(lease.until(), Some(Nanos::from_ms(90).plus_ns(LEASE)));
     }
 
     #[test]
     fn a_single_member_needs_nobody() {
-        let mut lease = Lease::none(1);
-        lease.renew(1, Nanos::from_ms(100), D);
+        let mut lease = Lease::none();
+        lease.renew(1, Nanos::from_ms(100), OWN, &voters(1));
         assert_eq!(lease.until(), Some(Nanos::from_ms(100).plus_ns(LEASE)));
     }
 
     #[test]
     fn promises_of_an_earlier_term_do_not_count() {
-        let mut lease = Lease::none(3);
+        let mut lease = Lease::none();
         lease.echoed(7, MemberId(2), Nanos::from_ms(99), D);
-        lease.renew(8, Nanos::from_ms(100), D);
+        lease.renew(8, Nanos::from_ms(100), OWN, &voters(3));
         assert_eq!(lease.until(), None);
     }
 
     #[test]
     fn after_a_transfer_was_asked_for_the_term_has_no_lease_again() {
-        let mut lease = Lease::none(3);
+        let mut lease = Lease::none();
         lease.echoed(7, MemberId(2), Nanos::from_ms(90), D);
-        lease.renew(7, Nanos::from_ms(90), D);
+        lease.renew(7, Nanos::from_ms(90), OWN, &voters(3));
         lease.suspend(7);
         assert_eq!(lease.until(), None);
         lease.echoed(7, MemberId(2), Nanos::from_ms(95), D);
-        lease.renew(7, Nanos::from_ms(95), D);
+        lease.renew(7, Nanos::from_ms(95), OWN, &voters(3));
         assert_eq!(lease.until(), None);
         lease.echoed(8, MemberId(2), Nanos::from_ms(99), D);
-        lease.renew(8, Nanos::from_ms(99), D);
+        lease.renew(8, Nanos::from_ms(99), OWN, &voters(3));
         assert!(lease.until().is_some());
     }
 

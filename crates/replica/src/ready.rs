@@ -224,12 +224,14 @@ impl Replica {
         }
         let answers =
             matches!(kind, MessageType::MsgHeartbeatResponse | MessageType::MsgAppendResponse);
+        let tells = matches!(kind, MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse);
         let envelope = Envelope {
             from: self.config.id,
             term: message.term,
             sent: now,
             echo: self.promise.echo(to, message.term).filter(|_| answers),
             promise_ns: self.config.timing.promise_ns(),
+            note: tells.then(|| self.note()),
             message,
         };
         // Encoding fails only above 4 GiB, which no bounded message reaches.

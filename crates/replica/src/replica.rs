@@ -1,14 +1,14 @@
 //! One replica: raft-rs driven through asynchronous Ready, the lease beside it, the state behind.
 
 use crate::config::{
-    Config, ProposeError, ReplicaError, TransferError, check_members, raft_config,
+    Config, ProposeError, RANK_MAX, ReplicaError, TransferError, check_members, raft_config,
 };
-use crate::envelope::{Envelope, MessageError, lane_of};
+use crate::envelope::{Envelope, MessageError, Note, lane_of};
 use crate::lease::{Lease, Promise};
 use crate::output::{Output, Recovered, Role};
 use crate::ready::Writes;
 use crate::store::LogStore;
-use holdfast_cluster::{Command, Epoch, MemberId, Owner, State};
+use holdfast_cluster::{Command, Configuration, Epoch, MemberId, Owner, State, level};
 use holdfast_packet::Nanos;
 use raft::eraftpb::{ConfState, EntryType, Message, MessageType};
 use raft::{CAMPAIGN_TRANSFER, ProgressState, RawNode, SnapshotStatus, StateRole};
@@ -40,6 +40,8 @@ pub struct MemberProgress {
     pub matched: u64,
     /// Whether it answered within the last election timeout.
     pub active: bool,
+    /// Whether it votes and never owns.
+    pub witness: bool,
 }
 
 /// A picture for the operator.
@@ -73,6 +75,9 @@ pub struct Replica {
     pub(crate) writes: Writes,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) snapshots_sent: BTreeMap<MemberId, Nanos>,
+    pub(crate) configuration: Configuration,
+    /// What the others told of themselves.
+    notes: BTreeMap<MemberId, Note>,
     next_tick: Nanos,
     quarantine_until: Nanos,
     announced_role: (Role, u64, Option<MemberId>),
@@ -102,16 +107,18 @@ impl Replica {
     pub fn new(mut config: Config, recovered: Recovered, now: Nanos) -> Result<Self, ReplicaError> {
         config.timing.check()?;
         config.members.sort_unstable();
-        let rank = check_members(&config)?;
+        check_members(&config)?;
         let (store, state) = open_store(&config, &recovered)?;
-        let raft_config = raft_config(&config, rank, state.applied());
+        let raft_config = raft_config(&config, state.applied());
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&raft_config, store, &logger)
             .map_err(|error| ReplicaError::Raft(error.to_string()))?;
         let quarantine_until = now.plus_ns(config.timing.promise_ns());
         let term = node.raft.term;
         let mut replica = Self {
-            lease: Lease::none(config.members.len()),
+            lease: Lease::none(),
+            configuration: Configuration::of_voters(config.members.iter().copied()),
+            notes: BTreeMap::new(),
             promise: Promise::at_boot(quarantine_until),
             next_tick: quarantine_until.plus_ns(config.timing.tick_ns()),
             quarantine_until,
@@ -125,6 +132,7 @@ impl Replica {
             announced_lease: None,
             halted: false,
         };
+        replica.stagger();
         replica.drive(now);
         Ok(replica)
     }
@@ -153,6 +161,9 @@ impl Replica {
         let leading = is_from_leader(&envelope.message);
         let (sent, term) = (envelope.sent, envelope.term);
         let echo = envelope.echo.map(|echo| (echo, envelope.promise_ns));
+        if let Some(note) = envelope.note {
+            self.notes.insert(from, note);
+        }
         // The errors raft-rs has for a stepped message all mean that it ignored it.
         let _ignored = self.node.step(envelope.message);
         if leading && self.accepted_leader(from, term) {
@@ -255,6 +266,7 @@ impl Replica {
         if !self.writes.snapshot_pending() {
             for _ in 0..overdue.min(OVERDUE_TICKS_MAX) {
                 self.node.tick();
+                self.stagger();
             }
         }
         self.retry_snapshots(now);
@@ -303,6 +315,9 @@ impl Replica {
         }
         if successor == self.config.id || self.config.members.binary_search(&successor).is_err() {
             return Err(TransferError::NoSuchMember(successor));
+        }
+        if self.is_witness(successor) {
+            return Err(TransferError::Witness(successor));
         }
         self.node.transfer_leader(successor.0);
         self.drive(now);
@@ -362,10 +377,11 @@ impl Replica {
             while !self.halted && self.node.has_ready() {
                 self.process_ready(now);
             }
-            if self.halted || !self.reclaim_leadership() {
+            if self.halted || !(self.reclaim_leadership() || self.abdicate()) {
                 break;
             }
         }
+        self.stagger();
         if !self.halted {
             self.refresh_lease(now);
             self.announce_role();
@@ -374,8 +390,9 @@ impl Replica {
     }
 
     pub(crate) fn refresh_lease(&mut self, now: Nanos) {
-        if self.is_leader() {
-            self.lease.renew(self.node.raft.term, now, self.config.timing.promise_ns());
+        if self.is_leader() && !self.is_witness(self.config.id) {
+            let own = (self.config.id, self.config.timing.promise_ns());
+            self.lease.renew(self.node.raft.term, now, own, &self.configuration);
         } else {
             self.lease.withdraw();
         }
@@ -405,6 +422,7 @@ impl Replica {
     fn reclaim_leadership(&mut self) -> bool {
         let (term, id) = (self.term(), self.config.id.0);
         let stranded = self.is_leader()
+            && !self.is_witness(self.config.id)
             && self.lease.is_suspended(term)
             && self.node.raft.lead_transferee.is_none();
         if stranded {
@@ -415,6 +433,59 @@ impl Replica {
             let _ignored = self.node.raft.step(campaign);
         }
         stranded
+    }
+
+    /// A witness is elected only when its log is longer than that of every full member that
+    /// lives: it hands on what they lack, and then the leadership. Returns whether it began to.
+    fn abdicate(&mut self) -> bool {
+        let raft = &self.node.raft;
+        if !self.is_leader() || !self.is_witness(self.config.id) || raft.lead_transferee.is_some() {
+            return false;
+        }
+        let heir =
+            self.configuration.voters.iter().filter(|id| !self.is_witness(**id)).filter_map(|id| {
+                let progress = raft.prs().get(id.0).filter(|progress| progress.recent_active)?;
+                Some((progress.matched, std::cmp::Reverse(*id)))
+            });
+        let Some((_, std::cmp::Reverse(heir))) = heir.max() else { return false };
+        self.node.transfer_leader(heir.0);
+        true
+    }
+
+    /// Replaces the election timeout that raft-rs drew by the one of this member's rank.
+    fn stagger(&mut self) {
+        let ticks = self.config.timing.election_ticks_of(self.rank());
+        let raft = &mut self.node.raft;
+        raft.set_randomized_election_timeout(usize::try_from(ticks).unwrap_or(usize::MAX));
+    }
+
+    /// The place of this member among the voters: full members by their ids, then witnesses.
+    fn rank(&self) -> u64 {
+        let place = |id: MemberId| (self.is_witness(id), id);
+        let own = place(self.config.id);
+        let voters = self.configuration.voters.union(&self.configuration.outgoing);
+        let before = voters.filter(|id| place(**id) < own).count() as u64;
+        before.min(RANK_MAX)
+    }
+
+    /// Whether `member` votes and never owns.
+    #[must_use]
+    pub fn is_witness(&self, member: MemberId) -> bool {
+        self.config.witnesses.contains(&member)
+    }
+
+    /// What this member tells of itself.
+    pub(crate) fn note(&self) -> Note {
+        Note { release: self.config.release.clone(), level: level::LEVEL }
+    }
+
+    /// The release and the level of a member's program, once it has told them.
+    #[must_use]
+    pub fn told_by(&self, member: MemberId) -> Option<(&str, u32)> {
+        if member == self.config.id {
+            return Some((&self.config.release, level::LEVEL));
+        }
+        self.notes.get(&member).map(|note| (note.release.as_str(), note.level))
     }
 
     pub(crate) fn halt(&mut self, error: ReplicaError) {
@@ -489,6 +560,7 @@ impl Replica {
                 id: *id,
                 matched: progress.matched,
                 active: progress.recent_active || *id == self.config.id,
+                witness: self.is_witness(*id),
             })
         };
         let members = if self.is_leader() { self.config.members.as_slice() } else { &[] };

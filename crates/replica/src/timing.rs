@@ -2,8 +2,8 @@
 
 /// How fast a cluster notices a dead leader, in ticks. Equal on all members.
 ///
-/// Election timeouts are not random: each member has its own, by its rank among the sorted
-/// member ids. Random ones are what makes the tail of a failover long.
+/// Election timeouts are not random: each member has its own, by its rank among the
+/// members sorted by id, witnesses last. Random ones are what makes the tail of a failover long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// One tick in milliseconds.
@@ -43,6 +43,11 @@ impl Timing {
     pub const DEFAULT: Self =
         Self { tick_ms: 5, heartbeat_ticks: 1, election_ticks: 6, stagger_ticks: 2 };
 
+    /// A dead leader is replaced in about 19 ms (21 ms at most); stalls of the leader's controller
+    /// beyond 11 ms cost an election. For metal with isolated cores.
+    pub const BRISK: Self =
+        Self { tick_ms: 2, heartbeat_ticks: 1, election_ticks: 8, stagger_ticks: 2 };
+
     /// A dead leader is replaced in about a quarter of a second. For clouds and loaded machines.
     pub const RELAXED: Self =
         Self { tick_ms: 20, heartbeat_ticks: 1, election_ticks: 10, stagger_ticks: 2 };
@@ -61,7 +66,7 @@ impl Timing {
         if self.stagger_ticks == 0 {
             return Err(TimingError::NoStagger);
         }
-        let ranks_ticks = self.stagger_ticks.saturating_mul(crate::MEMBERS_MAX as u64);
+        let ranks_ticks = self.stagger_ticks.saturating_mul(crate::config::RANK_MAX);
         let longest = self.election_ticks.saturating_add(ranks_ticks);
         if longest.saturating_mul(self.tick_ms) > ELECTION_MS_MAX {
             return Err(TimingError::TooLong(ELECTION_MS_MAX));
@@ -105,6 +110,7 @@ mod tests {
     fn the_named_timings_are_sound() {
         assert_eq!(Timing::DEFAULT.check(), Ok(()));
         assert_eq!(Timing::RELAXED.check(), Ok(()));
+        assert_eq!(Timing::BRISK.check(), Ok(()));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Conditions {
     pub reports_lost_snapshots: bool,
     /// Whether a new leader proposes to take the ownership, as the member above does.
     pub take_ownership: bool,
+    /// The members that vote and never own.
+    pub witnesses: BTreeSet<MemberId>,
 }
 
 impl Default for Conditions {
@@ -45,6 +47,7 @@ impl Default for Conditions {
             drift_ppm: 100,
             reports_lost_snapshots: true,
             take_ownership: true,
+            witnesses: BTreeSet::new(),
         }
     }
 }
@@ -190,6 +193,7 @@ impl Network {
     pub fn start_at(&mut self, id: MemberId, local: Nanos) {
         let (members, timing) = (self.members(), self.conditions.timing);
         let compaction = self.conditions.compaction;
+        let witnesses = self.conditions.witnesses.clone();
         let mut seed = [0; 32];
         seed.iter_mut().for_each(|octet| *octet = self.prng.next_u64() as u8);
         let node = self.node_mut(id);
@@ -201,6 +205,8 @@ impl Network {
         ops.into_iter().for_each(|op| node.disk.carry_out(op));
         let mut config = Config::new(id, members, timing, Incarnation(node.boot));
         config.compaction = compaction;
+        config.witnesses = witnesses;
+        config.release = "test".to_owned();
         let replica = Replica::new(config, recovery.recovered, local).expect("a replica");
         node.running = Some(Running {
             replica,
@@ -485,7 +491,9 @@ impl Network {
                     running.replaced += 1;
                 }
             }
-            Output::RoleChanged { role: Role::Leader, .. } if self.conditions.take_ownership => {
+            Output::RoleChanged { role: Role::Leader, .. }
+                if self.conditions.take_ownership && !self.conditions.witnesses.contains(&id) =>
+            {
                 let now = self.local_now(id);
                 if let Some(running) = &mut self.node_mut(id).running {
                     let owner = running.replica.owner_claim();

@@ -169,7 +169,9 @@ fn heartbeat(sent: Nanos) -> Vec<u8> {
     message.set_msg_type(MessageType::MsgHeartbeat);
     (message.from, message.to, message.term) = (TWO.0, ONE.0, 2);
     let promise_ns = Timing::DEFAULT.promise_ns();
-    Envelope { from: TWO, term: 2, sent, echo: None, promise_ns, message }.encode().unwrap()
+    Envelope { from: TWO, term: 2, sent, echo: None, promise_ns, note: None, message }
+        .encode()
+        .unwrap()
 }
 
 #[test]

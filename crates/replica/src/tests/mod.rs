@@ -4,6 +4,7 @@ mod failover;
 mod leases;
 mod recovery;
 mod wal;
+mod witness;
 
 use crate::testing::{Conditions, Network};
 use holdfast_cluster::{Command, MemberId, TargetId};

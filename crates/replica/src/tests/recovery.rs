@@ -119,8 +119,15 @@ fn a_heartbeat_is_answered_at_once_unless_its_term_is_not_stored_yet() {
         (message.from, message.to, message.term) = (leader.0, ONE.0, 5);
         message.set_entries(entries.into());
         let promise_ns = Timing::DEFAULT.promise_ns();
-        let envelope =
-            Envelope { from: leader, term: 5, sent: now, echo: None, promise_ns, message };
+        let envelope = Envelope {
+            from: leader,
+            term: 5,
+            sent: now,
+            echo: None,
+            promise_ns,
+            note: None,
+            message,
+        };
         envelope.encode().unwrap()
     };
     let heartbeat = of_leader(MessageType::MsgHeartbeat, Vec::new());

@@ -1,0 +1,20 @@
+//! Feature levels: how members of several releases share one log.
+//!
+//! A log entry is read by every member, and a record that a member does not understand in full it
+//! would lose when it writes its next snapshot. So nothing is written that a member might not
+//! know: each release has a [`LEVEL`], members tell it each other in their heartbeats, and the
+//! leader raises the level of the *cluster* (an entry of the log) once every member has shown it.
+//! Commands, fields and messages of a level are written only from then on, and the level never
+//! goes down. Upgrading is replacing the program on one member after the other.
+//!
+//! A member that meets what it does not know all the same (a downgrade below the cluster's level)
+//! halts with the reason; it disturbs nobody, and nobody waits for it.
+
+/// What this release can read and write.
+pub const LEVEL: u32 = MEMBERSHIP;
+
+/// What there was before levels were told.
+pub const FIRST: u32 = 1;
+
+/// Members are added, removed and replaced through the log.
+pub const MEMBERSHIP: u32 = 2;
