@@ -1,11 +1,14 @@
 //! Commands and snapshots to bytes and back, checked completely on the way in.
 
 use crate::command::{Command, Direction, GrantItem, StateChange};
+use crate::settlement::{SettleItem, Settled, Settlement};
 use crate::state::{ChildRecord, IkeRecord, State};
 use crate::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId, limits, numbers, wire};
 use holdfast_crypto::SecretBytes;
 use holdfast_crypto::aead::AeadAlgorithm;
-use holdfast_ipsec::{ChildSaParameters, Encapsulation, SaKey, Selectors, Spi, TrafficSelector};
+use holdfast_ipsec::{
+    ChildSaParameters, Encapsulation, ReplayEdge, SaKey, Selectors, Spi, TrafficSelector,
+};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::net::Ipv4Addr;
@@ -75,6 +78,7 @@ impl State {
             children: self.children().map(child_to_wire).collect(),
             draining: self.draining().map(|target| target.0).collect(),
             mark_secret: self.mark_secret().map(secret_to_wire),
+            settlement: settlement_to_wire(self.settlement),
         };
         Zeroizing::new(message.encode_to_vec())
     }
@@ -88,6 +92,7 @@ impl State {
         check_version(message.version_major)?;
         let owner = message.owner.take().map(|owner| owner_from_wire(&owner));
         let mut state = Self::assemble(message.applied, owner);
+        state.settlement = settlement_from_wire(message.settlement)?;
         for ike in std::mem::take(&mut message.ike_sas) {
             let (spi, record) = ike_from_wire(ike)?;
             state.set_ike(spi, Some(record));
@@ -139,6 +144,11 @@ fn body_to_wire(command: &Command) -> wire::Body {
             owner: Some(owner_to_wire(*owner)),
             items: grants.iter().map(grant_to_wire).collect(),
         }),
+        Command::Settle { owner, items, last } => wire::Body::Settle(wire::Settle {
+            owner: Some(owner_to_wire(*owner)),
+            items: items.iter().map(settle_item_to_wire).collect(),
+            last: *last,
+        }),
         Command::SetTarget { target, draining } => {
             wire::Body::SetTarget(wire::SetTarget { target: target.0, draining: *draining })
         }
@@ -164,6 +174,11 @@ fn body_from_wire(body: wire::Body) -> Result<Command, CodecError> {
         wire::Body::Grant(grant) => Command::Grant {
             owner: required_owner(grant.owner)?,
             grants: grant.items.iter().map(grant_from_wire).collect::<Result<_, _>>()?,
+        },
+        wire::Body::Settle(settle) => Command::Settle {
+            owner: required_owner(settle.owner)?,
+            items: settle.items.into_iter().map(settle_item_from_wire).collect::<Result<_, _>>()?,
+            last: settle.last,
         },
         wire::Body::SetTarget(set) => {
             Command::SetTarget { target: TargetId(set.target), draining: set.draining }
@@ -257,7 +272,70 @@ fn ike_from_wire(ike: wire::IkeSa) -> Result<(IkeSpi, IkeRecord), CodecError> {
     Ok((IkeSpi(ike.spi), IkeRecord { connection: ike.connection, state }))
 }
 
+fn settle_item_to_wire(item: &SettleItem) -> wire::SettleItem {
+    wire::SettleItem {
+        spi: item.spi.get(),
+        settled: Some(settled_to_wire(item.outbound_next, &item.edge)),
+    }
+}
+
+fn settle_item_from_wire(item: wire::SettleItem) -> Result<SettleItem, CodecError> {
+    let settled = item.settled.ok_or(CodecError::Invalid("the numbers of a settled SA"))?;
+    let Settled { outbound_next, edge } = settled_from_wire(settled)?;
+    Ok(SettleItem { spi: spi_from_wire(item.spi)?, outbound_next, edge })
+}
+
+fn settled_to_wire(outbound_next: u64, edge: &ReplayEdge) -> wire::Settled {
+    wire::Settled { outbound_next, edge: Some(edge_to_wire(edge)) }
+}
+
+fn settled_from_wire(settled: wire::Settled) -> Result<Settled, CodecError> {
+    let edge = settled.edge.ok_or(CodecError::Invalid("the replay window"))?;
+    Ok(Settled { outbound_next: settled.outbound_next, edge: edge_from_wire(&edge)? })
+}
+
+fn edge_to_wire(edge: &ReplayEdge) -> wire::ReplayEdge {
+    let right_edge = edge.right_edge;
+    let run =
+        |(first, last): &(u64, u64)| [right_edge.wrapping_sub(*first), last.wrapping_sub(*first)];
+    wire::ReplayEdge { right_edge, unseen: edge.unseen.iter().flat_map(run).collect() }
+}
+
+fn edge_from_wire(edge: &wire::ReplayEdge) -> Result<ReplayEdge, CodecError> {
+    let invalid = CodecError::Invalid("the replay window");
+    let (pairs, rest) = edge.unseen.as_chunks::<2>();
+    let run = |[left, more]: &[u64; 2]| {
+        let first = edge.right_edge.checked_sub(*left)?;
+        Some((first, first.checked_add(*more)?))
+    };
+    let unseen: Option<Vec<(u64, u64)>> = pairs.iter().map(run).collect();
+    let unseen = unseen.filter(|_| rest.is_empty()).ok_or_else(|| invalid.clone())?;
+    let edge = ReplayEdge { right_edge: edge.right_edge, unseen };
+    if edge.is_well_formed() { Ok(edge) } else { Err(invalid) }
+}
+
+fn settlement_to_wire(settlement: Settlement) -> u32 {
+    match settlement {
+        Settlement::Open => 0,
+        Settlement::Begun => 1,
+        Settlement::Complete => 2,
+        Settlement::Void => 3,
+    }
+}
+
+fn settlement_from_wire(settlement: u32) -> Result<Settlement, CodecError> {
+    Ok(match settlement {
+        0 => Settlement::Open,
+        1 => Settlement::Begun,
+        2 => Settlement::Complete,
+        3 => Settlement::Void,
+        _ => return Err(CodecError::Invalid("the settlement")),
+    })
+}
+
 fn child_to_wire(record: &ChildRecord) -> wire::ChildSa {
+    let edge = &record.edge;
+    let settled = record.settled.as_deref();
     wire::ChildSa {
         ike: record.ike.0,
         parameters: Some(parameters_to_wire(&record.parameters)),
@@ -265,6 +343,8 @@ fn child_to_wire(record: &ChildRecord) -> wire::ChildSa {
         outbound_high: record.outbound_high,
         floor: record.floor,
         horizon: record.horizon,
+        edge: (*edge != ReplayEdge::at(record.floor)).then(|| edge_to_wire(edge)),
+        settled: settled.map(|settled| settled_to_wire(settled.outbound_next, &settled.edge)),
     }
 }
 
@@ -273,9 +353,15 @@ fn child_from_wire(child: wire::ChildSa) -> Result<ChildRecord, CodecError> {
     let parameters = parameters_from_wire(parameters)?;
     let last = numbers::last_number(parameters.esn);
     let ordered = child.outbound_start <= child.outbound_high && child.floor <= child.horizon;
+    let edge = match &child.edge {
+        Some(edge) => edge_from_wire(edge)?,
+        None => ReplayEdge::at(child.floor),
+    };
+    let ordered = ordered && edge.right_edge <= child.horizon;
     if !ordered || child.horizon > last || child.outbound_high.saturating_sub(1) > last {
         return Err(CodecError::Invalid("the sequence numbers of a Child SA"));
     }
+    let settled = child.settled.map(settled_from_wire).transpose()?.map(Box::new);
     Ok(ChildRecord {
         parameters,
         ike: IkeSpi(child.ike),
@@ -283,6 +369,8 @@ fn child_from_wire(child: wire::ChildSa) -> Result<ChildRecord, CodecError> {
         outbound_high: child.outbound_high,
         floor: child.floor,
         horizon: child.horizon,
+        edge,
+        settled,
     })
 }
 

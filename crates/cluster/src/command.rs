@@ -1,5 +1,6 @@
 //! What members agree upon: the entries of the replicated log.
 
+use crate::settlement::SettleItem;
 use crate::{IkeSpi, Owner, TargetId};
 use holdfast_crypto::SecretBytes;
 use holdfast_ipsec::{ChildSaParameters, Spi};
@@ -36,6 +37,16 @@ pub enum Command {
         owner: Owner,
         /// [`crate::limits::MARK_SECRET_BYTES`] random bytes.
         secret: SecretBytes,
+    },
+    /// The owner has stopped and says how far it used its numbers; it is granted nothing any more.
+    /// See [`crate::settlement`].
+    Settle {
+        /// Who stopped.
+        owner: Owner,
+        /// Where, for each Child SA that had packets; those of several entries add up.
+        items: Vec<SettleItem>,
+        /// Nothing follows: the next takeover may rely on it.
+        last: bool,
     },
     /// Stop or resume giving new connections to a target. Any member's operator may ask.
     SetTarget {
@@ -107,7 +118,8 @@ impl Command {
             Self::TakeOwnership { owner }
             | Self::Ike { owner, .. }
             | Self::Grant { owner, .. }
-            | Self::SetMarkSecret { owner, .. } => Some(*owner),
+            | Self::SetMarkSecret { owner, .. }
+            | Self::Settle { owner, .. } => Some(*owner),
             Self::Noop | Self::SetTarget { .. } => None,
         }
     }

@@ -1,5 +1,6 @@
 //! What applying a command changed, for those who carry it out; and why it changed nothing.
 
+use crate::settlement::Settlement;
 use crate::{Direction, IkeSpi, Owner, TargetId, limits};
 use holdfast_ipsec::{SequenceRange, Spi};
 
@@ -52,6 +53,8 @@ pub enum Effect {
     },
     /// The secret of the marks is agreed upon; read it from [`crate::State::mark_secret`].
     MarkSecretSet,
+    /// The owner has stopped for good; the argument tells whether the next takeover is exact.
+    Settled(Settlement),
     /// The command, or one item of it, was refused. Every replica refuses it alike.
     Refused(Refusal),
 }
@@ -67,6 +70,9 @@ pub enum Refusal {
         /// Who owns the common address.
         current: Option<Owner>,
     },
+    /// The owner said that it has stopped; it gets and changes nothing any more.
+    #[error("{0} has settled")]
+    Settled(Owner),
     /// A takeover must name a higher epoch than every ownership before it.
     #[error("takeover by {claimed} does not follow epoch {}", current.epoch)]
     EpochNotNewer {

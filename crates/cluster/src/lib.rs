@@ -22,7 +22,9 @@
 //!   map with an order of its own.
 //! * **Commit before use** (law 2): [`numbers`] has the proof; a takeover grants fresh numbers for
 //!   every Child SA in its own entry, so the new owner may send at once.
-//! * **Only the owner**: `Ike` and `Grant` commands whose owner differs in member, incarnation or
+//! * **Exact when it can be**: an owner that stops on purpose says where it stopped, and the next one
+//!   carries on there: [`settlement`] has the proof.
+//! * **Only the owner**: `Ike`, `Grant` and `Settle` commands whose owner differs in member, incarnation or
 //!   epoch from the present one are refused, visibly, by every replica alike.
 //! * **All or nothing**: the changes of one IKE exchange are applied together or not at all.
 //! * **Bounded**: see [`limits`].
@@ -37,6 +39,7 @@ mod identity;
 pub mod level;
 pub mod limits;
 pub mod numbers;
+pub mod settlement;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -47,4 +50,5 @@ pub use command::{Command, Direction, GrantItem, StateChange};
 pub use configuration::Configuration;
 pub use effect::{Effect, Refusal};
 pub use identity::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId};
+pub use settlement::{SettleItem, Settlement};
 pub use state::{ChildRecord, IkeRecord, State};

@@ -28,6 +28,10 @@ pub const CHANGES_MAX: usize = 4_096;
 /// Items in one `Grant` command: a low range and a low horizon of 8192 Child SAs in one batch.
 pub const GRANTS_MAX: usize = 16_384;
 
+/// Items in one `Settle` command: at their largest, with every run of unseen numbers there may be,
+/// they fit into one entry.
+pub const SETTLE_ITEMS_MAX: usize = 1_024;
+
 /// Targets that can be draining. More than a Maglev table distributes over sensibly.
 pub const DRAINING_TARGETS_MAX: usize = 4_096;
 

@@ -10,6 +10,8 @@
 //! horizon the floor: everything at or below may have been accepted by the predecessor and is
 //! refused. So what one owner accepted no later one accepts again.
 //!
+//! Only an owner that stopped on purpose is believed where it stopped: see [`crate::settlement`].
+//!
 //! ```text
 //!   outbound   1 ........ high            high + grant
 //!              |  spent   | present owner |

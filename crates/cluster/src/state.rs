@@ -2,9 +2,10 @@
 
 use crate::command::{Command, Direction, GrantItem, StateChange};
 use crate::effect::{Effect, Refusal};
+use crate::settlement::{Settled, Settlement};
 use crate::{IkeSpi, Owner, TargetId, limits, numbers};
 use holdfast_crypto::SecretBytes;
-use holdfast_ipsec::{ChildSaParameters, SequenceRange, Spi};
+use holdfast_ipsec::{ChildSaParameters, ReplayEdge, SequenceRange, Spi};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a successor needs to carry on with one IKE SA.
@@ -31,6 +32,10 @@ pub struct ChildRecord {
     pub floor: u64,
     /// The highest inbound number the present owner may accept.
     pub horizon: u64,
+    /// What earlier owners accepted above the floor, exactly; the present one begins with this.
+    pub edge: ReplayEdge,
+    /// Where the present owner stopped, once it has.
+    pub(crate) settled: Option<Box<Settled>>,
 }
 
 impl ChildRecord {
@@ -45,6 +50,8 @@ impl ChildRecord {
             outbound_high: numbers::extend_outbound(first, numbers::INITIAL_OUTBOUND_PACKETS, esn),
             floor: 0,
             horizon: numbers::extend_horizon(0, numbers::INITIAL_HORIZON_PACKETS, esn),
+            edge: ReplayEdge::at(0),
+            settled: None,
         }
     }
 
@@ -55,6 +62,8 @@ impl ChildRecord {
         self.outbound_high =
             numbers::extend_outbound(self.outbound_high, numbers::INITIAL_OUTBOUND_PACKETS, esn);
         self.floor = self.horizon;
+        self.edge = ReplayEdge::at(self.floor);
+        self.settled = None;
         self.horizon = numbers::extend_horizon(self.horizon, numbers::INITIAL_HORIZON_PACKETS, esn);
     }
 
@@ -81,12 +90,14 @@ pub struct State {
     children_of: BTreeMap<IkeSpi, BTreeSet<Spi>>,
     draining: BTreeSet<TargetId>,
     mark_secret: Option<SecretBytes>,
+    /// Whether the present owner has stopped.
+    pub(crate) settlement: Settlement,
 }
 
 /// How to take one change back when a later one of the same entry is refused.
 enum Undo {
     Ike(IkeSpi, Option<IkeRecord>),
-    Child(Spi, Option<ChildRecord>),
+    Child(Spi, Option<Box<ChildRecord>>),
 }
 
 impl State {
@@ -109,10 +120,13 @@ impl State {
             Command::Noop => Ok(Vec::new()),
             Command::TakeOwnership { owner } => self.take_ownership(*owner),
             Command::Ike { owner, changes } => {
-                self.owned_by(*owner).and_then(|()| self.change_all(changes))
+                self.served_by(*owner).and_then(|()| self.change_all(changes))
             }
             Command::Grant { owner, grants } => {
-                self.owned_by(*owner).and_then(|()| self.grant_all(grants))
+                self.served_by(*owner).and_then(|()| self.grant_all(grants))
+            }
+            Command::Settle { owner, items, last } => {
+                self.owned_by(*owner).and_then(|()| self.settle(*owner, items, *last))
             }
             Command::SetTarget { target, draining } => self.set_target(*target, *draining),
             Command::SetMarkSecret { owner, secret } => {
@@ -130,13 +144,23 @@ impl State {
         }
     }
 
+    /// Owned by it, and it has not said that it stopped.
+    fn served_by(&self, claimed: Owner) -> Result<(), Refusal> {
+        self.owned_by(claimed)?;
+        match self.settlement {
+            Settlement::Open => Ok(()),
+            _ => Err(Refusal::Settled(claimed)),
+        }
+    }
+
     fn take_ownership(&mut self, claimed: Owner) -> Result<Vec<Effect>, Refusal> {
         if let Some(current) = self.owner.filter(|current| claimed.epoch <= current.epoch) {
             return Err(Refusal::EpochNotNewer { claimed, current });
         }
         let previous = self.owner.replace(claimed);
+        let exact = std::mem::take(&mut self.settlement) == Settlement::Complete;
         for child in self.children.values_mut() {
-            child.take_over();
+            if exact { child.carry_on() } else { child.take_over() }
         }
         Ok(vec![Effect::OwnerChanged { owner: claimed, previous }])
     }
@@ -162,7 +186,7 @@ impl State {
         for step in undo.into_iter().rev() {
             match step {
                 Undo::Ike(spi, record) => drop(self.set_ike(spi, record)),
-                Undo::Child(spi, record) => drop(self.set_child(spi, record)),
+                Undo::Child(spi, record) => drop(self.set_child(spi, record.map(|record| *record))),
             }
         }
     }
@@ -238,7 +262,7 @@ impl State {
             }
             None => (ChildRecord::new(ike, parameters.clone()), Effect::ChildInstalled(spi)),
         };
-        undo.push(Undo::Child(spi, self.set_child(spi, Some(record))));
+        undo.push(Undo::Child(spi, self.set_child(spi, Some(record)).map(Box::new)));
         effects.push(effect);
         Ok(())
     }
@@ -258,7 +282,7 @@ impl State {
 
     fn delete_child(&mut self, spi: Spi, undo: &mut Vec<Undo>, effects: &mut Vec<Effect>) {
         if let Some(record) = self.set_child(spi, None) {
-            undo.push(Undo::Child(spi, Some(record)));
+            undo.push(Undo::Child(spi, Some(Box::new(record))));
             effects.push(Effect::ChildRemoved(spi));
         }
     }
@@ -408,6 +432,10 @@ impl State {
     #[must_use]
     pub fn child(&self, inbound_spi: Spi) -> Option<&ChildRecord> {
         self.children.get(&inbound_spi)
+    }
+
+    pub(crate) fn child_mut(&mut self, inbound_spi: Spi) -> Option<&mut ChildRecord> {
+        self.children.get_mut(&inbound_spi)
     }
 
     /// The Child SAs of one IKE SA, by their inbound SPIs.

@@ -1,10 +1,13 @@
 //! The state machine as its users see it, and its laws as properties.
 
+mod settle;
+
 use crate::*;
 use holdfast_crypto::SecretBytes;
 use holdfast_crypto::aead::AeadAlgorithm;
 use holdfast_ipsec::{
-    ChildSaParameters, Encapsulation, SaKey, Selectors, SequenceRange, Spi, TrafficSelector,
+    ChildSaParameters, Encapsulation, ReplayEdge, SaKey, Selectors, SequenceRange, Spi,
+    TrafficSelector,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -443,8 +446,13 @@ fn any_command() -> impl Strategy<Value = Command> {
         let direction = if outbound { Direction::Outbound } else { Direction::Inbound };
         GrantItem { spi: spi(value), direction, packets }
     });
+    let settled = (any_spi(), 0..9_000u64, 0..300u64).prop_map(|(value, outbound_next, edge)| {
+        SettleItem { spi: spi(value), outbound_next, edge: ReplayEdge::at(edge) }
+    });
     prop_oneof![
         1 => Just(Command::Noop),
+        2 => (any_owner(), proptest::collection::vec(settled, 0..4), any::<bool>())
+            .prop_map(|(owner, items, last)| Command::Settle { owner, items, last }),
         2 => any_owner().prop_map(|owner| Command::TakeOwnership { owner }),
         6 => (any_owner(), proptest::collection::vec(any_change(), 0..6))
             .prop_map(|(owner, changes)| Command::Ike { owner, changes }),
@@ -466,6 +474,7 @@ fn by_present_owner(state: &State, command: Command, honest: bool) -> Command {
     match command {
         Command::Ike { changes, .. } => Command::Ike { owner: present, changes },
         Command::Grant { grants, .. } => Command::Grant { owner: present, grants },
+        Command::Settle { items, last, .. } => Command::Settle { owner: present, items, last },
         Command::TakeOwnership { owner } => {
             let epoch = Epoch(present.epoch.0 + 1);
             Command::TakeOwnership { owner: Owner { epoch, ..owner } }
@@ -522,6 +531,7 @@ proptest! {
             let effects = state.apply(state.applied() + 1, &command);
             for effect in &effects {
                 match effect {
+                    Effect::Settled(Settlement::Complete) => give_back(&mut granted, &state),
                     Effect::ChildRemoved(spi) => drop(granted.remove(spi)),
                     Effect::ChildInstalled(spi) => {
                         let child = state.child(*spi);
@@ -560,6 +570,18 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// Who has settled has not used what it did not name, and will not.
+fn give_back(granted: &mut BTreeMap<Spi, Vec<SequenceRange>>, state: &State) {
+    for child in state.children() {
+        let Some(ranges) = granted.get_mut(&child.parameters.inbound_spi) else { continue };
+        let next = child.settled.as_ref().map_or(child.outbound_start, |at| at.outbound_next);
+        for range in ranges.iter_mut().filter(|range| range.end() > next) {
+            *range = SequenceRange::new(range.next(), next.max(range.next()));
+        }
+        ranges.retain(|range| !range.is_empty());
     }
 }
 

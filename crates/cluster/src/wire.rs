@@ -33,7 +33,7 @@ impl std::fmt::Debug for Secret {
 pub(crate) struct Command {
     #[prost(uint32, tag = "1")]
     pub(crate) version_major: u32,
-    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 60")]
+    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 20, 60")]
     pub(crate) body: Option<Body>,
 }
 
@@ -51,6 +51,8 @@ pub(crate) enum Body {
     SetTarget(SetTarget),
     #[prost(message, tag = "60")]
     SetMarkSecret(SetMarkSecret),
+    #[prost(message, tag = "20")]
+    Settle(Settle),
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -205,6 +207,43 @@ pub(crate) struct SetMarkSecret {
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Settle {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) owner: Option<Owner>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) items: Vec<SettleItem>,
+    #[prost(bool, tag = "3")]
+    pub(crate) last: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct SettleItem {
+    #[prost(fixed32, tag = "1")]
+    pub(crate) spi: u32,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) settled: Option<Settled>,
+}
+
+/// Where the worker of a Child SA stopped.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Settled {
+    #[prost(uint64, tag = "1")]
+    pub(crate) outbound_next: u64,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) edge: Option<ReplayEdge>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct ReplayEdge {
+    #[prost(uint64, tag = "1")]
+    pub(crate) right_edge: u64,
+    /// Two numbers a run, ascending: how far its first number is left of the edge, and how many
+    /// numbers follow that one.
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) unseen: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct Snapshot {
     #[prost(uint32, tag = "1")]
     pub(crate) version_major: u32,
@@ -220,6 +259,9 @@ pub(crate) struct Snapshot {
     pub(crate) draining: Vec<u64>,
     #[prost(message, optional, tag = "60")]
     pub(crate) mark_secret: Option<Secret>,
+    /// 0 open, 1 begun, 2 complete, 3 void.
+    #[prost(uint32, tag = "20")]
+    pub(crate) settlement: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -236,4 +278,9 @@ pub(crate) struct ChildSa {
     pub(crate) floor: u64,
     #[prost(uint64, tag = "6")]
     pub(crate) horizon: u64,
+    /// Absent where it is the floor.
+    #[prost(message, optional, tag = "20")]
+    pub(crate) edge: Option<ReplayEdge>,
+    #[prost(message, optional, tag = "21")]
+    pub(crate) settled: Option<Settled>,
 }

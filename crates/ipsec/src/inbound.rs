@@ -20,7 +20,8 @@ use crate::esp::{
 };
 use crate::parameters::SALT_LEN;
 use crate::{
-    ChildSaParameters, DropReason, Encapsulation, Replay, ReplayWindow, Selectors, Spi, Width,
+    ChildSaParameters, DropReason, Encapsulation, Replay, ReplayEdge, ReplayWindow, Selectors, Spi,
+    Width,
 };
 
 /// One inbound SA on the worker that owns it.
@@ -56,13 +57,24 @@ impl InboundSa {
     /// predecessor (0 for a new SA); numbers above `horizon` are not committed.
     #[must_use]
     pub fn new(parameters: &ChildSaParameters, floor: u64, horizon: u64) -> Self {
+        Self::resume(parameters, floor, &ReplayEdge::at(floor), horizon)
+    }
+
+    /// As [`new`](Self::new), and carries on with exactly the window its predecessor ended with.
+    #[must_use]
+    pub fn resume(
+        parameters: &ChildSaParameters,
+        floor: u64,
+        edge: &ReplayEdge,
+        horizon: u64,
+    ) -> Self {
         let (key, salt) = parameters.inbound_key.expand();
         Self {
             spi: parameters.inbound_spi,
             salt,
             floor,
-            horizon: horizon.max(floor),
-            window: ReplayWindow::with_edge(parameters.window_packets, floor),
+            horizon: horizon.max(floor).max(edge.right_edge),
+            window: ReplayWindow::resume(parameters.window_packets, edge),
             width: Width::from_esn(parameters.esn),
             packets: 0,
             bytes: 0,
@@ -139,6 +151,12 @@ impl InboundSa {
     #[must_use]
     pub const fn right_edge(&self) -> u64 {
         self.window.right_edge()
+    }
+
+    /// What was accepted, exactly, for a successor to carry on with.
+    #[must_use]
+    pub fn replay_edge(&self) -> ReplayEdge {
+        self.window.export()
     }
 
     /// The highest number that may be accepted.

@@ -51,7 +51,9 @@ pub use esp::{ESP_HEADER_LEN, ESP_OVERHEAD_MAX, ICV_LEN};
 pub use inbound::{InboundSa, Opened, Opening};
 pub use outbound::{OutboundSa, Sealing};
 pub use parameters::{ChildSaParameters, Encapsulation, SaKey};
-pub use replay::{Replay, ReplayWindow, WINDOW_PACKETS_MAX, WINDOW_PACKETS_MIN};
+pub use replay::{
+    Replay, ReplayEdge, ReplayWindow, UNSEEN_RUNS_MAX, WINDOW_PACKETS_MAX, WINDOW_PACKETS_MIN,
+};
 pub use selector::{NARROWED_MAX, Selectors, TrafficSelector, narrow};
 pub use sequence::{SequenceRange, Width};
 pub use spd::Spd;

@@ -3,6 +3,10 @@
 //! The bitmap is a ring of 64-bit blocks, a power of two of them and at least one more than the
 //! window spans, so that moving the right edge clears whole blocks and never shifts a bit.
 
+mod edge;
+
+pub use edge::{ReplayEdge, UNSEEN_RUNS_MAX};
+
 /// The smallest window; RFC 4303 section 3.4.3 asks for 32 and recommends 64.
 pub const WINDOW_PACKETS_MIN: u32 = 64;
 /// The largest window: 16 KiB of bitmap, enough for tens of milliseconds of reordering at line

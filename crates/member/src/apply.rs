@@ -106,6 +106,7 @@ impl Member {
                     self.command(worker, WorkerCommand::Horizon { spi, horizon });
                 }
             }
+            Effect::Settled(_) => {}
             Effect::TargetChanged { target, draining } => {
                 self.tables.touch();
                 self.event(MemberEvent::TargetDraining { target, draining });
@@ -145,6 +146,7 @@ impl Member {
 fn refusal_name(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::NotOwner { .. } => "not_owner",
+        Refusal::Settled(_) => "settled",
         Refusal::EpochNotNewer { .. } => "epoch_not_newer",
         Refusal::UnknownIkeSa(_) => "unknown_ike_sa",
         Refusal::UnknownChildSa(_) => "unknown_child_sa",

@@ -158,8 +158,11 @@ impl Member {
             return;
         }
         let seed = mix(self.jitter_seed, owner.epoch.0);
-        // An SA with floor 0 is new in this epoch: no earlier owner accepted anything of it.
-        let inherited = self.replica.state().children().filter(|child| child.floor > 0);
+        // A floor of 0: no earlier owner left anything ambiguous. An edge beyond the floor: the peer
+        // has counted past it, and the owner it met there said so when it handed over.
+        let children = self.replica.state().children();
+        let inherited =
+            children.filter(|child| child.floor > 0 && child.edge.right_edge <= child.floor);
         let spis = inherited.map(|child| child.parameters.inbound_spi);
         self.renewals = Renewals::takeover(now, spis, seed);
     }
@@ -198,7 +201,7 @@ impl Member {
     pub(crate) fn install(&mut self, child: &ChildRecord) {
         let spi = child.parameters.inbound_spi;
         let worker = spi.worker(self.spi_mask);
-        let inbound = InboundSa::new(&child.parameters, child.floor, child.horizon);
+        let inbound = InboundSa::resume(&child.parameters, child.floor, &child.edge, child.horizon);
         let outbound = OutboundSa::new(&child.parameters, child.outbound());
         self.command(worker, WorkerCommand::InstallInbound(Box::new(inbound)));
         self.command(worker, WorkerCommand::InstallOutbound { id: spi, sa: Box::new(outbound) });
