@@ -89,6 +89,7 @@ impl Bench {
             commands: orders,
             events: news,
             lease,
+            clock: || Nanos::ZERO,
             tables: publisher.reader(),
             counters: Arc::new(Counters::new()),
             handoff: Handoff::mesh(1).remove(0),

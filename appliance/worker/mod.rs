@@ -171,6 +171,7 @@ fn assemble(
         commands,
         events,
         lease: plan.lease.clone(),
+        clock: crate::clock::now,
         tables: tables.reader(),
         counters: Arc::clone(&counters),
         handoff,

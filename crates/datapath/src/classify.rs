@@ -3,7 +3,7 @@
 //! ```text
 //!            for another station -------> NotUnicast
 //!   frame -> ARP ----------------------> Arp                     (with and without a lease)
-//!            no valid lease -----------> NotOwner, LeaseExpired
+//!            no valid lease -----------> NotOwner, LeaseExpired  (or passed on, or kept)
 //!            outside, to common -------> Esp | Ike | Echo | KeepAlive ...
 //!            inside, to inside address-> Echo
 //!            inside, to anywhere else -> Outbound
@@ -62,6 +62,8 @@ pub(crate) enum FromOutside {
     Ike,
     Arp,
     Echo,
+    /// This member does not treat packets now.
+    Unleased(DropReason),
     Drop(DropReason),
 }
 
@@ -71,12 +73,15 @@ pub(crate) enum FromInside {
     Outbound(InnerPacket),
     Arp,
     Echo,
+    /// This member does not treat packets now.
+    Unleased(DropReason),
     Drop(DropReason),
 }
 
 /// What the layers below IP say.
 enum Link<'a> {
     Arp,
+    Unleased(DropReason),
     Ipv4(ipv4::View<'a>),
 }
 
@@ -84,6 +89,7 @@ enum Link<'a> {
 pub(crate) fn from_outside(frame: &[u8], tables: &Tables, lease: LeaseState) -> FromOutside {
     let verdict = link(frame, tables.outside_mac, lease).and_then(|link| match link {
         Link::Arp => Ok(FromOutside::Arp),
+        Link::Unleased(reason) => Ok(FromOutside::Unleased(reason)),
         Link::Ipv4(packet) if packet.destination() != tables.common => Err(DropReason::NotForUs),
         // AES-GCM needs the whole packet, and nobody reassembles here (RFC 4303, 3.4.1).
         Link::Ipv4(packet) if packet.is_fragment() => Err(DropReason::Fragment),
@@ -96,6 +102,7 @@ pub(crate) fn from_outside(frame: &[u8], tables: &Tables, lease: LeaseState) -> 
 pub(crate) fn from_inside(frame: &[u8], tables: &Tables, lease: LeaseState) -> FromInside {
     let verdict = link(frame, tables.inside_mac, lease).and_then(|link| match link {
         Link::Arp => Ok(FromInside::Arp),
+        Link::Unleased(reason) => Ok(FromInside::Unleased(reason)),
         Link::Ipv4(packet) if packet.destination() == tables.inside => {
             echo(&packet).map(|()| FromInside::Echo)
         }
@@ -116,8 +123,8 @@ fn link(frame: &[u8], own: MacAddr, lease: LeaseState) -> Result<Link<'_>, DropR
     }
     match lease {
         LeaseState::Valid => {}
-        LeaseState::Expired => return Err(DropReason::LeaseExpired),
-        LeaseState::None => return Err(DropReason::NotOwner),
+        LeaseState::Expired => return Ok(Link::Unleased(DropReason::LeaseExpired)),
+        LeaseState::None => return Ok(Link::Unleased(DropReason::NotOwner)),
     }
     if ethernet.ether_type() != TYPE_IPV4 {
         return Err(DropReason::NotIpv4);

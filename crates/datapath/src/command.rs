@@ -1,8 +1,9 @@
 //! What the controller tells a worker, and what a worker tells the controller.
 
 use crate::flows::FlowInfo;
-use holdfast_ipsec::{InboundSa, OutboundSa, SequenceRange, Spi};
-use holdfast_packet::Side;
+use crate::tables::Stations;
+use holdfast_ipsec::{InboundSa, OutboundSa, ReplayEdge, SequenceRange, Spi};
+use holdfast_packet::{Nanos, Side};
 use std::net::Ipv4Addr;
 
 /// An order for one worker. Orders take effect in the order they were pushed.
@@ -44,6 +45,37 @@ pub enum WorkerCommand {
         /// The whole frame with its Ethernet header.
         frame: Box<[u8]>,
     },
+    /// Stop opening and sealing, pass frames on to another member and report where each SA stopped
+    /// by [`WorkerEvent::Stopped`], whose lists are allocated in the worker: once per handover.
+    Suspend {
+        /// To whom.
+        to: Stations,
+        /// Nothing is passed on from then on.
+        until: Nanos,
+    },
+    /// Pass frames on to this member.
+    Forward {
+        /// To whom.
+        to: Stations,
+        /// Nothing is passed on from then on.
+        until: Nanos,
+    },
+    /// Pass on this frame too, which was punted before the worker stopped.
+    Pass {
+        /// Where it came from and goes to.
+        side: Side,
+        /// The whole frame with its Ethernet header.
+        frame: Box<[u8]>,
+    },
+    /// Keep the frames that arrive, up to [`crate::HELD_FRAMES_MAX`]: this member is about to own.
+    Hold {
+        /// What is still kept then is dropped.
+        until: Nanos,
+    },
+    /// Neither pass on nor keep any more: treat what was kept, then what arrives, by the lease.
+    Serve,
+    /// Answer with [`WorkerEvent::Forwarded`].
+    CountForwarded,
     /// Answer with [`WorkerEvent::Flows`]. Allocates the answer in the worker: a diagnosis, not a
     /// part of forwarding.
     ListFlows {
@@ -120,10 +152,33 @@ pub enum WorkerEvent {
     },
     /// Memory the worker has finished with; dropping it here is all there is to do.
     Retired(Retired),
+    /// After [`WorkerCommand::Suspend`]: where SAs stopped. Several, until the last one.
+    Stopped {
+        /// Those of them that had packets.
+        sas: Vec<StoppedSa>,
+        /// All have been reported.
+        last: bool,
+    },
+    /// The answer to [`WorkerCommand::CountForwarded`].
+    Forwarded {
+        /// Frames passed on since the worker was suspended last.
+        frames: u64,
+    },
     /// The answer to [`WorkerCommand::ListFlows`].
     Flows(Vec<FlowInfo>),
     /// The answer to [`WorkerCommand::ListSas`].
     Sas(Vec<SaInfo>),
+}
+
+/// How far a pair of SAs was used when its worker stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoppedSa {
+    /// The name of the pair: its inbound SPI.
+    pub id: Spi,
+    /// The lowest number not used; `None` when the outbound SA is not installed.
+    pub outbound_next: Option<u64>,
+    /// What was accepted; `None` when the inbound SA is not installed.
+    pub edge: Option<ReplayEdge>,
 }
 
 /// Memory that only the controller may free.

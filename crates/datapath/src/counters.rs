@@ -59,6 +59,10 @@ pub enum Metric {
     FlowsEvicted,
     /// Events the controller missed because its ring was full; each is raised again.
     EventsDeferred,
+    /// Frames passed on, as they came, to the member the ownership went to.
+    Forwarded,
+    /// Frames kept until this member owns.
+    Held,
     /// Polls.
     Polls,
     /// Polls that moved at least one packet.
@@ -91,6 +95,8 @@ impl Metric {
         Self::FlowsMoved,
         Self::FlowsEvicted,
         Self::EventsDeferred,
+        Self::Forwarded,
+        Self::Held,
         Self::Polls,
         Self::BusyPolls,
     ];
@@ -121,6 +127,8 @@ impl Metric {
             Self::FlowsMoved => "flows_moved",
             Self::FlowsEvicted => "flows_evicted",
             Self::EventsDeferred => "events_deferred",
+            Self::Forwarded => "forwarded",
+            Self::Held => "held",
             Self::Polls => "polls",
             Self::BusyPolls => "busy_polls",
         }

@@ -19,6 +19,9 @@ impl<P: Port> Nodes<P> {
                 FromInside::Outbound(inner) => leaving.push((buf, inner)),
                 FromInside::Arp => self.arp(context, Side::Inside, buf),
                 FromInside::Echo => self.answer_echo(context, Side::Inside, buf),
+                FromInside::Unleased(reason) => {
+                    self.without_lease(context, Side::Inside, buf, reason);
+                }
                 FromInside::Drop(reason) => context.drop_packet(reason),
             }
         }

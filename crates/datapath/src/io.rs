@@ -1,10 +1,35 @@
 //! The two ports and what waits to leave through them.
 
 use crate::counters::{Counters, Metric};
+use crate::lease::LeaseCell;
 use arrayvec::ArrayVec;
 use holdfast_ipsec::DropReason;
-use holdfast_packet::{BURST, PacketBuf, Port, Side};
+use holdfast_packet::{BURST, Nanos, PacketBuf, Port, Side};
 use std::sync::Arc;
+
+/// Whether frames that were made under a lease may still leave.
+///
+/// A process can be stopped between looking at the lease and sending, and go on long after the lease
+/// has ended (SIGSTOP, a paused virtual machine). So the lease is compared with the clock again right
+/// before each burst is given to the port: once per burst, not per packet. What is left is a stop
+/// between this look and the port taking the burst: at most one burst per port, whose numbers no
+/// other owner uses, and which the new owner's next announcement makes harmless.
+pub(crate) struct Guard {
+    lease: LeaseCell,
+    clock: fn() -> Nanos,
+    /// The frames being collected were made under the lease.
+    leased: bool,
+}
+
+impl Guard {
+    pub(crate) fn new(lease: LeaseCell, clock: fn() -> Nanos) -> Self {
+        Self { lease, clock, leased: false }
+    }
+
+    fn allows(&self) -> bool {
+        !self.leased || self.lease.valid((self.clock)())
+    }
+}
 
 /// One port with the burst being collected for it.
 struct Queue<P: Port> {
@@ -19,9 +44,13 @@ impl<P: Port> Queue<P> {
 
     /// Sends what was collected. What the port does not take is dropped and counted: waiting for
     /// room would stall every other packet.
-    fn flush(&mut self, side: Side, counters: &Counters) {
+    fn flush(&mut self, side: Side, counters: &Counters, guard: &Guard) {
         if self.outgoing.is_empty() {
             return;
+        }
+        if !guard.allows() {
+            counters.drop_packets(DropReason::LeaseExpired, self.outgoing.len() as u64);
+            return self.outgoing.clear();
         }
         let offered = byte_count(&self.outgoing);
         let sent = self.port.tx(&mut self.outgoing);
@@ -42,11 +71,22 @@ pub(crate) struct Io<P: Port> {
     outside: Queue<P>,
     inside: Queue<P>,
     counters: Arc<Counters>,
+    guard: Guard,
 }
 
 impl<P: Port> Io<P> {
-    pub(crate) fn new(outside: P, inside: P, counters: Arc<Counters>) -> Self {
-        Self { outside: Queue::new(outside), inside: Queue::new(inside), counters }
+    pub(crate) fn new(outside: P, inside: P, counters: Arc<Counters>, guard: Guard) -> Self {
+        Self { outside: Queue::new(outside), inside: Queue::new(inside), counters, guard }
+    }
+
+    /// Begins a poll: nothing is collected.
+    pub(crate) fn begin(&mut self) {
+        self.guard.leased = false;
+    }
+
+    /// Some of the frames collected in this poll are made under a lease.
+    pub(crate) fn mark_leased(&mut self) {
+        self.guard.leased = true;
     }
 
     /// Receives one burst.
@@ -67,15 +107,15 @@ impl<P: Port> Io<P> {
             Side::Inside => &mut self.inside,
         };
         if queue.outgoing.is_full() {
-            queue.flush(side, &self.counters);
+            queue.flush(side, &self.counters, &self.guard);
         }
         queue.outgoing.push(frame);
     }
 
     /// Sends everything collected.
     pub(crate) fn flush(&mut self) {
-        self.outside.flush(Side::Outside, &self.counters);
-        self.inside.flush(Side::Inside, &self.counters);
+        self.outside.flush(Side::Outside, &self.counters, &self.guard);
+        self.inside.flush(Side::Inside, &self.counters, &self.guard);
     }
 
     /// A fresh buffer that holds `frame`.

@@ -18,7 +18,9 @@
 //! ```
 //!
 //! Contract:
-//! * without a valid [`LeaseCell`] nothing is answered and nothing is forwarded;
+//! * without a valid [`LeaseCell`] nothing is answered, opened or sealed; the lease is looked at
+//!   once more before a burst leaves, should the thread have been stopped meanwhile;
+//! * during a handover frames are passed on to the new owner, or kept for it, as they came;
 //! * sequence numbers come only from granted ranges, inbound numbers are accepted only up to the
 //!   committed horizon; both are enforced by `holdfast-ipsec`, asked for here in time;
 //! * a poll takes bounded time: at most one burst per side, one from other workers, and
@@ -39,6 +41,7 @@ mod distribute;
 mod events;
 mod flows;
 mod handoff;
+mod handover;
 mod inbound;
 mod inside;
 mod io;
@@ -54,18 +57,19 @@ mod spi_table;
 mod tables;
 mod worker;
 
-pub use command::{LIST_LIMIT, Retired, SaInfo, WorkerCommand, WorkerEvent};
+pub use command::{LIST_LIMIT, Retired, SaInfo, StoppedSa, WorkerCommand, WorkerEvent};
 pub use counters::{COUNTERS_LEN, Counters, CountersView, Metric};
 pub use events::PUNTS_PER_POLL;
 pub use flows::{FLOWS, FlowInfo, OTHER_IDLE_S, TCP_IDLE_S, WAYS};
 pub use handoff::{HANDOFF_RING, Handoff};
+pub use handover::HELD_FRAMES_MAX;
 pub use holdfast_ipsec::DropReason;
 pub use lease::{LeaseCell, LeaseState};
 pub use mark::{MARK_KEY_LEN, MARK_OVERHEAD, MarkKey, MarkRefusal, Marker, open_mark};
 pub use ring::{COMMAND_RING, EVENT_RING, RingReceiver, RingSender, ring};
 pub use sad::SAS_PER_WORKER;
 pub use tables::{
-    Prefix, SaRef, Tables, TablesPublisher, TablesReader, TargetEntry, TargetTable, Way,
+    Prefix, SaRef, Stations, Tables, TablesPublisher, TablesReader, TargetEntry, TargetTable, Way,
 };
 pub use worker::{COMMANDS_PER_POLL, PollResult, Worker, WorkerLimits, WorkerParts};
 

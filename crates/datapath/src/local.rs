@@ -2,6 +2,7 @@
 
 use crate::classify::narrow;
 use crate::counters::Metric;
+use crate::handover::is_members;
 use crate::lease::LeaseState;
 use crate::worker::{Context, Nodes};
 use holdfast_ipsec::DropReason;
@@ -36,7 +37,7 @@ impl<P: Port> Nodes<P> {
         } else if !is_question {
             context.drop_packet(DropReason::ArpIgnored);
         }
-        if is_question && !packet.is_announcement() && context.lease == LeaseState::Valid {
+        if is_question && !packet.is_announcement() && context.voice == LeaseState::Valid {
             self.answer_arp(context, side, buf, packet.reply(mac));
         }
     }
@@ -54,13 +55,29 @@ impl<P: Port> Nodes<P> {
 
     /// Turns an echo request, which classification has checked, into its reply in place.
     pub(crate) fn answer_echo(&mut self, context: &Context<'_>, side: Side, mut buf: P::Buf) {
-        match echo_reply(buf.bytes_mut(), own(context, side).1) {
+        let hop = self.asker(context, side, buf.bytes());
+        match echo_reply(buf.bytes_mut(), own(context, side).1, hop) {
             Some(()) => {
                 context.counters.add(Metric::EchoAnswered, 1);
                 self.io.send(side, buf);
             }
             None => context.drop_packet(DropReason::IcmpIgnored),
         }
+    }
+
+    /// Where the answer to a question goes: back to the station it came from, which is the next hop
+    /// to the asker, unless that is a member that passed the question on.
+    fn asker(&self, context: &Context<'_>, side: Side, frame: &[u8]) -> MacAddr {
+        let Ok(view) = ethernet::View::parse(frame) else { return MacAddr::ZERO };
+        let station = view.source();
+        if side == Side::Inside || !is_members(context, side, station) {
+            return station;
+        }
+        ipv4::View::parse(view.payload())
+            .ok()
+            .and_then(|packet| context.tables.next_hop(packet.source()))
+            .and_then(|hop| context.tables.neighbours.get(&hop).copied())
+            .unwrap_or(station)
     }
 }
 
@@ -72,9 +89,8 @@ fn own(context: &Context<'_>, side: Side) -> (Ipv4Addr, MacAddr) {
     }
 }
 
-/// The answer goes back to the station the question came from, which is the next hop to the asker.
-fn echo_reply(frame: &mut [u8], own: MacAddr) -> Option<()> {
-    let asker = ethernet::View::parse(frame).ok()?.source();
+/// Makes the answer out of the question.
+fn echo_reply(frame: &mut [u8], own: MacAddr, asker: MacAddr) -> Option<()> {
     let packet = ipv4::View::parse(frame.get(ethernet::HEADER_LEN..)?).ok()?;
     let (source, destination) = (packet.source(), packet.destination());
     let payload_len = packet.payload().len();

@@ -20,6 +20,9 @@ impl<P: Port> Nodes<P> {
                 FromOutside::Ike => self.punt(context, Side::Outside, &buf),
                 FromOutside::Arp => self.arp(context, Side::Outside, buf),
                 FromOutside::Echo => self.answer_echo(context, Side::Outside, buf),
+                FromOutside::Unleased(reason) => {
+                    self.without_lease(context, Side::Outside, buf, reason);
+                }
                 FromOutside::Drop(reason) => context.drop_packet(reason),
             }
         }

@@ -1,6 +1,6 @@
 //! The SAs that live on this worker, and what is asked for them.
 
-use crate::command::{Retired, SaInfo, WorkerEvent};
+use crate::command::{Retired, SaInfo, StoppedSa, WorkerEvent};
 use crate::counters::Counters;
 use crate::events::EventSink;
 use crate::rate::{Asking, RateMeter};
@@ -214,6 +214,38 @@ impl Sad {
         }
         self.clearing = None;
         None
+    }
+
+    /// The pairs in `count` slots from slot `first` on that had packets, and where to go on; `None`
+    /// at the end.
+    pub(crate) fn stopped(&self, first: usize, count: usize) -> (Vec<StoppedSa>, Option<usize>) {
+        let next = first.saturating_add(count);
+        let mut stopped = Vec::new();
+        for (id, inbound, outbound) in (first..next).flat_map(|slot| self.pairs_at(slot)) {
+            let used = inbound.is_some_and(|inbound| inbound.sa.packets() > 0)
+                || outbound.is_some_and(|outbound| outbound.sa.packets() > 0);
+            if used {
+                stopped.push(StoppedSa {
+                    id,
+                    outbound_next: outbound.map(|outbound| outbound.sa.range().next()),
+                    edge: inbound.map(|inbound| inbound.sa.replay_edge()),
+                });
+            }
+        }
+        // Both tables have equally many slots.
+        (stopped, Some(next).filter(|next| *next < self.inbound.slots()))
+    }
+
+    /// The pair in a slot of the inbound table, and the one in the same slot of the outbound table
+    /// when that has no inbound SA.
+    fn pairs_at(
+        &self,
+        slot: usize,
+    ) -> impl Iterator<Item = (Spi, Option<&Inbound>, Option<&Outbound>)> {
+        let whole = self.inbound.at(slot);
+        let alone = self.outbound.at(slot).filter(|(id, _)| self.inbound.get(*id).is_none());
+        let whole = whole.map(|(id, inbound)| (id, Some(inbound), self.outbound.get(id)));
+        whole.into_iter().chain(alone.map(|(id, outbound)| (id, None, Some(outbound))))
     }
 
     /// Up to `limit` pairs.

@@ -70,6 +70,16 @@ impl<T> SpiTable<T> {
         }
     }
 
+    /// How many slots there are, full or not.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What is in a slot.
+    pub(crate) fn at(&self, slot: usize) -> Option<(Spi, &T)> {
+        self.slots.get(slot)?.as_ref().map(|(spi, value)| (*spi, value))
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Spi, &T)> {
         self.slots.iter().flatten().map(|(spi, value)| (*spi, value))
     }

@@ -4,7 +4,7 @@ use crate::mark::Marker;
 use crossbeam::queue::ArrayQueue;
 use holdfast_ipsec::{Spd, Spi};
 use holdfast_maglev::Table;
-use holdfast_packet::{MacAddr, Nanos};
+use holdfast_packet::{MacAddr, Nanos, Side};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -52,6 +52,26 @@ pub struct TargetTable {
     pub by_id: BTreeMap<u64, TargetEntry>,
 }
 
+/// The station addresses of one member's ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stations {
+    /// Outside.
+    pub outside: MacAddr,
+    /// Inside.
+    pub inside: MacAddr,
+}
+
+impl Stations {
+    /// The one on a side.
+    #[must_use]
+    pub const fn on(&self, side: Side) -> MacAddr {
+        match side {
+            Side::Outside => self.outside,
+            Side::Inside => self.inside,
+        }
+    }
+}
+
 /// One generation of everything a worker looks up.
 #[derive(Debug, Clone)]
 pub struct Tables {
@@ -79,6 +99,8 @@ pub struct Tables {
     pub neighbours: BTreeMap<Ipv4Addr, MacAddr>,
     /// Secret of [`holdfast_packet::FlowKey::hash`], the same on all members.
     pub flow_seed: u64,
+    /// The ports of the other members, as far as they are known.
+    pub members: Vec<Stations>,
 }
 
 impl Tables {
@@ -97,6 +119,7 @@ impl Tables {
             targets: TargetTable { table: Arc::new(Table::new(&[], 2, 0)), by_id: BTreeMap::new() },
             neighbours: BTreeMap::new(),
             flow_seed: 0,
+            members: Vec::new(),
         }
     }
 

@@ -4,6 +4,7 @@ mod bench;
 mod drops;
 mod events;
 mod forwarding;
+mod handover;
 mod lease;
 mod local;
 mod targets;

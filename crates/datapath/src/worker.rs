@@ -5,7 +5,8 @@ use crate::counters::{Counters, Metric};
 use crate::events::EventSink;
 use crate::flows::{FLOWS, FlowTable};
 use crate::handoff::{HandedOff, Handoff};
-use crate::io::Io;
+use crate::handover::{Handover, Stance};
+use crate::io::{Guard, Io};
 use crate::lease::{LeaseCell, LeaseState};
 use crate::ring::{RingReceiver, RingSender};
 use crate::sad::{SAS_PER_WORKER, Sad};
@@ -48,6 +49,8 @@ pub struct WorkerParts<P: Port> {
     pub events: RingSender<WorkerEvent>,
     /// Whether this member is the owner.
     pub lease: LeaseCell,
+    /// What the lease is compared with right before a burst leaves.
+    pub clock: fn() -> Nanos,
     /// What all workers know alike.
     pub tables: TablesReader,
     /// What it counts; nobody else may write there.
@@ -96,7 +99,10 @@ pub struct Worker<P: Port> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) now: Nanos,
+    /// What packets are judged by.
     pub(crate) lease: LeaseState,
+    /// Whether this member may say that the addresses are here.
+    pub(crate) voice: LeaseState,
     pub(crate) tables: &'a Tables,
     pub(crate) counters: &'a Counters,
 }
@@ -123,6 +129,7 @@ pub(crate) struct Nodes<P: Port> {
     pub(crate) sad: Sad,
     pub(crate) flows: FlowTable,
     pub(crate) handoff: Handoff<P::Buf>,
+    pub(crate) handover: Handover<P::Buf>,
     pub(crate) aead: Box<dyn AeadBurst>,
     /// Low bits of our SPIs that name the worker.
     pub(crate) spi_mask: u32,
@@ -134,17 +141,19 @@ impl<P: Port> Worker<P> {
     /// A worker that has not polled yet. Allocates all it will need.
     pub fn new(parts: WorkerParts<P>) -> Self {
         let spi_mask = parts.handoff.workers().next_power_of_two() - 1;
+        let guard = Guard::new(parts.lease.clone(), parts.clock);
         Self {
             commands: parts.commands,
             lease: parts.lease,
             tables: parts.tables,
             counters: Arc::clone(&parts.counters),
             nodes: Nodes {
-                io: Io::new(parts.outside, parts.inside, parts.counters),
+                io: Io::new(parts.outside, parts.inside, parts.counters, guard),
                 events: EventSink::new(parts.events),
                 sad: Sad::new(parts.limits.sas),
                 flows: FlowTable::new(parts.limits.flows),
                 handoff: parts.handoff,
+                handover: Handover::new(),
                 aead: parts.aead,
                 spi_mask,
                 unknown_spi: Pace::default(),
@@ -162,10 +171,13 @@ impl<P: Port> Worker<P> {
         self.tables.refresh();
         let Self { commands, lease, tables, counters, nodes } = self;
         let tables = tables.current();
-        let judge = || Context { now, lease: lease.state(now), tables, counters };
+        let judge = || {
+            let state = lease.state(now);
+            Context { now, lease: state, voice: state, tables, counters }
+        };
         nodes.begin();
         let mut packets = nodes.take_commands(judge, commands);
-        let context = judge();
+        let context = nodes.take_stance(judge());
         packets += nodes.receive(&context, Side::Outside);
         packets += nodes.receive(&context, Side::Inside);
         packets += nodes.take_over(&context);
@@ -213,8 +225,24 @@ impl<P: Port> fmt::Debug for Worker<P> {
 
 impl<P: Port> Nodes<P> {
     fn begin(&mut self) {
+        self.io.begin();
         self.events.begin();
         self.too_big_left = crate::outbound::TOO_BIG_REPORTS_PER_POLL;
+    }
+
+    /// Does what a handover asks for, and judges the packets of this poll.
+    fn take_stance<'a>(&mut self, context: Context<'a>) -> Context<'a> {
+        let context = if self.handover.stance == Stance::Serving {
+            context
+        } else {
+            self.attend(&context);
+            let (lease, voice) = self.handover.judge(context.lease);
+            Context { lease, voice, ..context }
+        };
+        if context.voice == LeaseState::Valid {
+            self.io.mark_leased();
+        }
+        context
     }
 
     /// Each command is judged by the lease as it is once the command has been taken: an announcement
@@ -233,7 +261,8 @@ impl<P: Port> Nodes<P> {
                 }
             } else {
                 let Some(command) = commands.pop() else { break };
-                self.obey(&judge(), command);
+                let (_, voice) = self.handover.judge(judge().lease);
+                self.obey(&Context { voice, ..judge() }, command);
             }
             taken += 1;
         }
@@ -262,6 +291,31 @@ impl<P: Port> Nodes<P> {
                 self.inject(context, side, &frame);
                 Some(Retired::Frame(frame))
             }
+            WorkerCommand::Suspend { to, until } => {
+                self.handover.suspend(to, until);
+                None
+            }
+            WorkerCommand::Forward { to, until } => {
+                self.handover.forward(to, until);
+                None
+            }
+            WorkerCommand::Pass { side, frame } => {
+                self.pass(context, side, &frame);
+                Some(Retired::Frame(frame))
+            }
+            WorkerCommand::Hold { until } => {
+                self.handover.hold(until);
+                None
+            }
+            WorkerCommand::Serve => {
+                self.handover.serve();
+                None
+            }
+            WorkerCommand::CountForwarded => {
+                let frames = self.handover.forwarded();
+                self.events.raise(WorkerEvent::Forwarded { frames }, context.counters);
+                None
+            }
             WorkerCommand::ListFlows { limit } => {
                 let flows = self.flows.list(limit.min(LIST_LIMIT), context.now);
                 self.events.raise(WorkerEvent::Flows(flows), context.counters);
@@ -281,12 +335,15 @@ impl<P: Port> Nodes<P> {
     /// Sends a frame of the controller's. The lease is checked here too: the controller may have
     /// written it while it was still the owner.
     fn inject(&mut self, context: &Context<'_>, side: Side, frame: &[u8]) {
-        let reason = match context.lease {
+        let reason = match context.voice {
             LeaseState::Expired if !is_arp_probe(frame) => DropReason::LeaseExpired,
             LeaseState::None if !is_arp_probe(frame) => DropReason::NotOwner,
             _ => match self.io.copy_of(side, frame) {
                 Some(buf) => {
                     context.counters.add(Metric::Injected, 1);
+                    if context.voice == LeaseState::Valid {
+                        self.io.mark_leased();
+                    }
                     return self.io.send(side, buf);
                 }
                 None => DropReason::NoBuffer,
@@ -304,7 +361,7 @@ impl<P: Port> Nodes<P> {
         received
     }
 
-    fn dispatch(
+    pub(crate) fn dispatch(
         &mut self,
         context: &Context<'_>,
         side: Side,

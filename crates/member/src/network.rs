@@ -42,6 +42,7 @@ impl Member {
             // Unauthenticated: answering would make us a reflector, and the peer's own liveness
             // check finds out. Retired memory is freed by being dropped here.
             WorkerEvent::UnknownSpi { .. } | WorkerEvent::Retired(_) | WorkerEvent::Sas(_) => {}
+            WorkerEvent::Stopped { .. } | WorkerEvent::Forwarded { .. } => {}
         }
     }
 

@@ -109,6 +109,7 @@ impl TablesKeeper {
             targets: self.targets(config, state, inside),
             neighbours: outside.known(),
             flow_seed: config.flow_seed,
+            members: Vec::new(),
         }))
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     Counters, DropReason, Handoff, LeaseCell, Metric, PollResult, Prefix, Retired, RingReceiver,
-    RingSender, SaRef, Tables, TablesPublisher, TargetEntry, TargetTable, Way, Worker,
+    RingSender, SaRef, Stations, Tables, TablesPublisher, TargetEntry, TargetTable, Way, Worker,
     WorkerCommand, WorkerEvent, WorkerLimits, WorkerParts, ring,
 };
 use holdfast_crypto::{AeadAlgorithm, AeadKey, Portable};
@@ -25,6 +25,9 @@ pub(super) const INSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 pub(super) const OUTSIDE_MAC: MacAddr = MacAddr([2, 0, 0, 0, 1, 1]);
 pub(super) const INSIDE_MAC: MacAddr = MacAddr([2, 0, 0, 0, 1, 2]);
 pub(super) const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
+/// The ports of another member.
+pub(super) const OTHER: Stations =
+    Stations { outside: MacAddr([2, 0, 0, 0, 9, 1]), inside: MacAddr([2, 0, 0, 0, 9, 2]) };
 pub(super) const MTU: u16 = 1500;
 pub(super) const NAT: Encapsulation = Encapsulation::Udp { local_port: 4500, remote_port: 31_000 };
 
@@ -206,8 +209,20 @@ impl Bench {
         bench
     }
 
+    /// An owner with one pair of SAs, whose lease is compared with this clock before it sends.
+    pub(super) fn with_clock(clock: fn() -> Nanos) -> Self {
+        let mut bench = Self::assemble(Handoff::mesh(1).remove(0), 4096, clock);
+        bench.install(&parameters(0, Encapsulation::Esp));
+        bench.poll();
+        bench
+    }
+
     /// An owner without SAs that is one of several workers.
     pub(super) fn bare(handoff: Handoff<HeapBuf>, event_ring: usize) -> Self {
+        Self::assemble(handoff, event_ring, || Nanos::ZERO)
+    }
+
+    fn assemble(handoff: Handoff<HeapBuf>, event_ring: usize, clock: fn() -> Nanos) -> Self {
         let (commands, command_receiver) = ring(256);
         let (event_sender, events) = ring(event_ring);
         let mut publisher = TablesPublisher::new();
@@ -218,6 +233,7 @@ impl Bench {
             commands: command_receiver,
             events: event_sender,
             lease: lease.clone(),
+            clock,
             tables: publisher.reader(),
             counters: Arc::new(Counters::new()),
             handoff,

@@ -1,9 +1,9 @@
 //! Every reason a packet is dropped for, from the bytes that cause it.
 
 use super::bench::*;
-use crate::{DropReason, WorkerCommand};
+use crate::{DropReason, HELD_FRAMES_MAX, WorkerCommand};
 use holdfast_ipsec::{Encapsulation, OutboundSa, SequenceRange};
-use holdfast_packet::{Side, arp, frame, icmp, ipv4};
+use holdfast_packet::{Nanos, Side, arp, frame, icmp, ipv4};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -69,12 +69,33 @@ const SCENARIOS: &[Scenario] = &[
         bench.receive(Side::Outside, &frame);
     }),
     (DropReason::NotOwner, |bench| {
-        bench.lease.set(holdfast_packet::Nanos::ZERO);
+        bench.lease.set(Nanos::ZERO);
         outside_udp(bench, 500, &[0; 40]);
     }),
     (DropReason::LeaseExpired, |bench| {
         bench.lease.set(bench.now);
         outside_udp(bench, 500, &[0; 40]);
+    }),
+    (DropReason::ForwardedTwice, |bench| {
+        bench.tables.members = vec![OTHER];
+        bench.publish();
+        bench.command(WorkerCommand::Forward { to: OTHER, until: Nanos::MAX });
+        let packet = frame::udp_packet(PEER, 500, COMMON, 500, &[0; 40]);
+        bench.receive(Side::Outside, &frame::ethernet_frame(OUTSIDE_MAC, OTHER.outside, &packet));
+    }),
+    (DropReason::HoldFull, |bench| {
+        bench.command(WorkerCommand::Hold { until: Nanos::MAX });
+        for _ in 0..HELD_FRAMES_MAX {
+            outside_udp(bench, 500, &[0; 40]);
+            bench.poll();
+        }
+        outside_udp(bench, 500, &[0; 40]);
+    }),
+    (DropReason::HoldExpired, |bench| {
+        bench.command(WorkerCommand::Hold { until: bench.now.plus_ms(5) });
+        outside_udp(bench, 500, &[0; 40]);
+        bench.poll();
+        bench.now = bench.now.plus_ms(10);
     }),
     (DropReason::EspMalformed, |bench| {
         let frame = bench.peer.frame(&[0, 0, 0x10, 0, 0, 0, 0, 1]);

@@ -307,6 +307,8 @@ fn start_workers(
             commands: worker_commands,
             events: worker_events,
             lease: lease.clone(),
+            // Nothing stops a node in the middle of a poll.
+            clock: || Nanos::ZERO,
             tables: publisher.reader(),
             counters: Arc::new(Counters::new()),
             handoff,
