@@ -1,8 +1,9 @@
 //! Commands and snapshots to bytes and back, checked completely on the way in.
 
 use crate::command::{Command, Direction, GrantItem, StateChange};
+use crate::records::{ChildRecord, Hold, HoldKind, IkeRecord, RecordName, Standing};
 use crate::settlement::{SettleItem, Settled, Settlement};
-use crate::state::{ChildRecord, IkeRecord, State};
+use crate::state::State;
 use crate::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId, limits, numbers, wire};
 use holdfast_crypto::SecretBytes;
 use holdfast_crypto::aead::AeadAlgorithm;
@@ -91,14 +92,20 @@ impl State {
         let mut message = wire::Snapshot::decode(bytes).map_err(|_| CodecError::Malformed)?;
         check_version(message.version_major)?;
         let owner = message.owner.take().map(|owner| owner_from_wire(&owner));
+        // Before records had a standing they were the owner's of the moment.
+        let unsaid = owner.unwrap_or(Owner {
+            member: MemberId(0),
+            incarnation: Incarnation(0),
+            epoch: Epoch(0),
+        });
         let mut state = Self::assemble(message.applied, owner);
         state.settlement = settlement_from_wire(message.settlement)?;
         for ike in std::mem::take(&mut message.ike_sas) {
-            let (spi, record) = ike_from_wire(ike)?;
+            let (spi, record) = ike_from_wire(ike, unsaid)?;
             state.set_ike(spi, Some(record));
         }
         for child in std::mem::take(&mut message.children) {
-            let record = child_from_wire(child)?;
+            let record = child_from_wire(child, unsaid)?;
             if state.ike_sa(record.ike).is_none() {
                 return Err(CodecError::Invalid("the IKE SA of a Child SA"));
             }
@@ -149,6 +156,21 @@ fn body_to_wire(command: &Command) -> wire::Body {
             items: items.iter().map(settle_item_to_wire).collect(),
             last: *last,
         }),
+        Command::CarryOn { owner, from, ike_sas, children } => wire::Body::CarryOn(wire::CarryOn {
+            owner: Some(owner_to_wire(*owner)),
+            from: Some(owner_to_wire(*from)),
+            ike_sas: ike_sas.iter().map(|spi| spi.0).collect(),
+            children: children.iter().map(|spi| spi.get()).collect(),
+        }),
+        Command::Hold { owner, record, under, hold } => wire::Body::Hold(wire::SetHold {
+            owner: Some(owner_to_wire(*owner)),
+            under: Some(owner_to_wire(*under)),
+            record: Some(match record {
+                RecordName::Ike(spi) => wire::RecordName::Ike(spi.0),
+                RecordName::Child(spi) => wire::RecordName::Child(spi.get()),
+            }),
+            hold: hold.as_ref().map(hold_to_wire),
+        }),
         Command::SetTarget { target, draining } => {
             wire::Body::SetTarget(wire::SetTarget { target: target.0, draining: *draining })
         }
@@ -180,6 +202,8 @@ fn body_from_wire(body: wire::Body) -> Result<Command, CodecError> {
             items: settle.items.into_iter().map(settle_item_from_wire).collect::<Result<_, _>>()?,
             last: settle.last,
         },
+        wire::Body::CarryOn(carry) => carry_on_from_wire(carry)?,
+        wire::Body::Hold(set) => hold_command_from_wire(set)?,
         wire::Body::SetTarget(set) => {
             Command::SetTarget { target: TargetId(set.target), draining: set.draining }
         }
@@ -191,6 +215,53 @@ fn body_from_wire(body: wire::Body) -> Result<Command, CodecError> {
             }
         }
     })
+}
+
+fn carry_on_from_wire(carry: wire::CarryOn) -> Result<Command, CodecError> {
+    Ok(Command::CarryOn {
+        owner: required_owner(carry.owner)?,
+        from: required_owner(carry.from)?,
+        ike_sas: carry.ike_sas.into_iter().map(IkeSpi).collect(),
+        children: carry.children.into_iter().map(spi_from_wire).collect::<Result<_, _>>()?,
+    })
+}
+
+fn hold_command_from_wire(set: wire::SetHold) -> Result<Command, CodecError> {
+    Ok(Command::Hold {
+        owner: required_owner(set.owner)?,
+        under: required_owner(set.under)?,
+        record: match set.record.ok_or(CodecError::Invalid("the record"))? {
+            wire::RecordName::Ike(spi) => RecordName::Ike(IkeSpi(spi)),
+            wire::RecordName::Child(spi) => RecordName::Child(spi_from_wire(spi)?),
+        },
+        hold: set.hold.map(hold_from_wire),
+    })
+}
+
+fn hold_to_wire(hold: &Hold) -> wire::Hold {
+    let failed = hold.kind == HoldKind::Failed;
+    wire::Hold { failed, reason: hold.reason.clone(), keep_ms: hold.keep_ms }
+}
+
+fn hold_from_wire(hold: wire::Hold) -> Hold {
+    let kind = if hold.failed { HoldKind::Failed } else { HoldKind::Pending };
+    Hold { kind, reason: hold.reason, keep_ms: hold.keep_ms }
+}
+
+fn standing_to_wire(standing: &Standing) -> wire::Standing {
+    wire::Standing {
+        owner: Some(owner_to_wire(standing.owner)),
+        hold: standing.hold.as_deref().map(hold_to_wire),
+    }
+}
+
+fn standing_from_wire(
+    standing: Option<wire::Standing>,
+    unsaid: Owner,
+) -> Result<Standing, CodecError> {
+    let Some(standing) = standing else { return Ok(Standing::under(unsaid)) };
+    let hold = standing.hold.map(hold_from_wire).map(Box::new);
+    Ok(Standing { owner: required_owner(standing.owner)?, hold })
 }
 
 fn owner_to_wire(owner: Owner) -> wire::Owner {
@@ -210,29 +281,39 @@ fn required_owner(owner: Option<wire::Owner>) -> Result<Owner, CodecError> {
 }
 
 fn change_to_wire(change: &StateChange) -> wire::StateChange {
+    let under = match change {
+        StateChange::DeleteIkeSa { under, .. } | StateChange::DeleteChildSa { under, .. } => {
+            under.map(owner_to_wire)
+        }
+        StateChange::PutIkeSa { .. } | StateChange::PutChildSa { .. } => None,
+    };
     let change = match change {
         StateChange::PutIkeSa { spi, connection, state } => wire::Change::PutIke(wire::IkeSa {
             spi: spi.0,
             connection: connection.clone(),
             state: Some(secret_to_wire(state)),
+            standing: None,
         }),
-        StateChange::DeleteIkeSa { spi } => wire::Change::DeleteIke(spi.0),
+        StateChange::DeleteIkeSa { spi, .. } => wire::Change::DeleteIke(spi.0),
         StateChange::PutChildSa { ike, parameters } => wire::Change::PutChild(wire::PutChildSa {
             ike: ike.0,
             parameters: Some(parameters_to_wire(parameters)),
         }),
-        StateChange::DeleteChildSa { inbound_spi } => wire::Change::DeleteChild(inbound_spi.get()),
+        StateChange::DeleteChildSa { inbound_spi, .. } => {
+            wire::Change::DeleteChild(inbound_spi.get())
+        }
     };
-    wire::StateChange { change: Some(change) }
+    wire::StateChange { change: Some(change), under }
 }
 
 fn change_from_wire(change: wire::StateChange) -> Result<StateChange, CodecError> {
+    let under = change.under.as_ref().map(owner_from_wire);
     Ok(match change.change.ok_or(CodecError::Invalid("a change"))? {
         wire::Change::PutIke(ike) => {
-            let (spi, IkeRecord { connection, state }) = ike_from_wire(ike)?;
-            StateChange::PutIkeSa { spi, connection, state }
+            let state = secret_from_wire(ike.state, "the IKE SA")?;
+            StateChange::PutIkeSa { spi: IkeSpi(ike.spi), connection: ike.connection, state }
         }
-        wire::Change::DeleteIke(spi) => StateChange::DeleteIkeSa { spi: IkeSpi(spi) },
+        wire::Change::DeleteIke(spi) => StateChange::DeleteIkeSa { spi: IkeSpi(spi), under },
         wire::Change::PutChild(put) => {
             let parameters = put.parameters.ok_or(CodecError::Invalid("the parameters"))?;
             StateChange::PutChildSa {
@@ -241,7 +322,7 @@ fn change_from_wire(change: wire::StateChange) -> Result<StateChange, CodecError
             }
         }
         wire::Change::DeleteChild(spi) => {
-            StateChange::DeleteChildSa { inbound_spi: spi_from_wire(spi)? }
+            StateChange::DeleteChildSa { inbound_spi: spi_from_wire(spi)?, under }
         }
     })
 }
@@ -264,12 +345,14 @@ fn ike_to_wire(spi: IkeSpi, record: &IkeRecord) -> wire::IkeSa {
         spi: spi.0,
         connection: record.connection.clone(),
         state: Some(secret_to_wire(&record.state)),
+        standing: Some(standing_to_wire(&record.standing)),
     }
 }
 
-fn ike_from_wire(ike: wire::IkeSa) -> Result<(IkeSpi, IkeRecord), CodecError> {
+fn ike_from_wire(ike: wire::IkeSa, unsaid: Owner) -> Result<(IkeSpi, IkeRecord), CodecError> {
     let state = secret_from_wire(ike.state, "the IKE SA")?;
-    Ok((IkeSpi(ike.spi), IkeRecord { connection: ike.connection, state }))
+    let standing = standing_from_wire(ike.standing, unsaid)?;
+    Ok((IkeSpi(ike.spi), IkeRecord { connection: ike.connection, state, standing }))
 }
 
 fn settle_item_to_wire(item: &SettleItem) -> wire::SettleItem {
@@ -345,10 +428,11 @@ fn child_to_wire(record: &ChildRecord) -> wire::ChildSa {
         horizon: record.horizon,
         edge: (*edge != ReplayEdge::at(record.floor)).then(|| edge_to_wire(edge)),
         settled: settled.map(|settled| settled_to_wire(settled.outbound_next, &settled.edge)),
+        standing: Some(standing_to_wire(&record.standing)),
     }
 }
 
-fn child_from_wire(child: wire::ChildSa) -> Result<ChildRecord, CodecError> {
+fn child_from_wire(child: wire::ChildSa, unsaid: Owner) -> Result<ChildRecord, CodecError> {
     let parameters = child.parameters.ok_or(CodecError::Invalid("the parameters"))?;
     let parameters = parameters_from_wire(parameters)?;
     let last = numbers::last_number(parameters.esn);
@@ -371,6 +455,7 @@ fn child_from_wire(child: wire::ChildSa) -> Result<ChildRecord, CodecError> {
         horizon: child.horizon,
         edge,
         settled,
+        standing: standing_from_wire(child.standing, unsaid)?,
     })
 }
 

@@ -1,7 +1,7 @@
 //! What members agree upon: the entries of the replicated log.
 
 use crate::settlement::SettleItem;
-use crate::{IkeSpi, Owner, TargetId};
+use crate::{Hold, IkeSpi, Owner, RecordName, TargetId};
 use holdfast_crypto::SecretBytes;
 use holdfast_ipsec::{ChildSaParameters, Spi};
 
@@ -22,6 +22,30 @@ pub enum Command {
         owner: Owner,
         /// The changes, in order; all of them or none.
         changes: Vec<StateChange>,
+    },
+    /// The owner runs SAs that an earlier owner recorded: their records are put under the new
+    /// owner and cleared under the earlier one.
+    CarryOn {
+        /// Who runs them now.
+        owner: Owner,
+        /// Under whom they stood.
+        from: Owner,
+        /// IKE SAs by their local SPIs; with `children` at most [`crate::limits::CARRIED_MAX`].
+        ike_sas: Vec<IkeSpi>,
+        /// Child SAs by their inbound SPIs.
+        children: Vec<Spi>,
+    },
+    /// The owner says why an SA does not run, or that it runs again. Its record stands under the
+    /// owner then.
+    Hold {
+        /// Who says so.
+        owner: Owner,
+        /// The record.
+        record: RecordName,
+        /// Under whom it stood: the record that is meant.
+        under: Owner,
+        /// Why, and for how long it is kept; `None` when it runs.
+        hold: Option<Hold>,
     },
     /// More sequence numbers for Child SAs that run low.
     Grant {
@@ -74,6 +98,9 @@ pub enum StateChange {
     DeleteIkeSa {
         /// Its local SPI.
         spi: IkeSpi,
+        /// Under whom the record that is meant stands: refused when it is another. `None` in logs
+        /// of releases that did not say.
+        under: Option<Owner>,
     },
     /// Installs a Child SA, or moves one to another IKE SA: after a rekey of the IKE SA the new
     /// one inherits the Child SAs (RFC 7296 section 2.8).
@@ -87,6 +114,8 @@ pub enum StateChange {
     DeleteChildSa {
         /// Its inbound SPI, which names the pair.
         inbound_spi: Spi,
+        /// Under whom the record that is meant stands, as with [`Self::DeleteIkeSa`].
+        under: Option<Owner>,
     },
 }
 
@@ -117,6 +146,8 @@ impl Command {
         match self {
             Self::TakeOwnership { owner }
             | Self::Ike { owner, .. }
+            | Self::CarryOn { owner, .. }
+            | Self::Hold { owner, .. }
             | Self::Grant { owner, .. }
             | Self::SetMarkSecret { owner, .. }
             | Self::Settle { owner, .. } => Some(*owner),

@@ -1,7 +1,7 @@
 //! What applying a command changed, for those who carry it out; and why it changed nothing.
 
 use crate::settlement::Settlement;
-use crate::{Direction, IkeSpi, Owner, TargetId, limits};
+use crate::{Direction, Hold, IkeSpi, Owner, RecordName, TargetId, limits};
 use holdfast_ipsec::{SequenceRange, Spi};
 
 /// One consequence of an applied command.
@@ -44,6 +44,20 @@ pub enum Effect {
         /// The highest number that may be accepted.
         horizon: u64,
     },
+    /// Records of an earlier ownership are cleared and stand under the present owner.
+    CarriedOn {
+        /// The earlier ownership.
+        from: Owner,
+        /// How many there were to carry on.
+        records: usize,
+    },
+    /// The owner says why an SA does not run, or that it runs again.
+    Held {
+        /// The record.
+        record: RecordName,
+        /// Why, and for how long it is kept; `None` when it runs.
+        hold: Option<Hold>,
+    },
     /// A target started or stopped draining.
     TargetChanged {
         /// The target.
@@ -80,6 +94,16 @@ pub enum Refusal {
         claimed: Owner,
         /// Who owns the common address.
         current: Owner,
+    },
+    /// The change means a record that another ownership has recorded since.
+    #[error("{record} of {named} is meant, but the record is of {stands}")]
+    StaleRecord {
+        /// The record.
+        record: RecordName,
+        /// Under whom it stood when the change was made.
+        named: Owner,
+        /// Under whom it stands.
+        stands: Owner,
     },
     /// No such IKE SA.
     #[error("no IKE SA {0}")]

@@ -24,13 +24,17 @@
 //!   every Child SA in its own entry, so the new owner may send at once.
 //! * **Exact when it can be**: an owner that stops on purpose says where it stopped, and the next one
 //!   carries on there: [`settlement`] has the proof.
-//! * **Only the owner**: `Ike`, `Grant` and `Settle` commands whose owner differs in member, incarnation or
+//! * **Records have an owner**: each record names the ownership it stands under. A takeover leaves
+//!   them as they are (inherited) until the new owner carries each on; a delete names the
+//!   ownership it means and is refused when the record stands under another.
+//! * **Only the owner**: commands whose owner differs in member, incarnation or
 //!   epoch from the present one are refused, visibly, by every replica alike.
 //! * **All or nothing**: the changes of one IKE exchange are applied together or not at all.
 //! * **Bounded**: see [`limits`].
 //! * **Secret**: keys and exported IKE SAs are zeroized on drop and absent from `Debug`.
 #![forbid(unsafe_code)]
 
+mod carry;
 mod codec;
 mod command;
 mod configuration;
@@ -39,6 +43,7 @@ mod identity;
 pub mod level;
 pub mod limits;
 pub mod numbers;
+mod records;
 pub mod settlement;
 mod state;
 #[cfg(test)]
@@ -50,5 +55,6 @@ pub use command::{Command, Direction, GrantItem, StateChange};
 pub use configuration::Configuration;
 pub use effect::{Effect, Refusal};
 pub use identity::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId};
+pub use records::{ChildRecord, Hold, HoldKind, IkeRecord, Readiness, RecordName, Standing};
 pub use settlement::{SettleItem, Settlement};
-pub use state::{ChildRecord, IkeRecord, State};
+pub use state::State;

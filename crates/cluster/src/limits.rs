@@ -40,3 +40,9 @@ pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of the secret from which marks are derived: as many as the PRF that derives them puts out.
 pub const MARK_SECRET_BYTES: usize = 32;
+
+/// Records carried on by one command: a few tens of kilobytes, applied within a millisecond.
+pub const CARRIED_MAX: usize = 4_096;
+
+/// Bytes of the reason of a hold: a line for the operator.
+pub const HOLD_REASON_BYTES_MAX: usize = 255;

@@ -29,7 +29,8 @@
 //! owner itself in a later term.
 
 use crate::effect::{Effect, Refusal};
-use crate::state::{ChildRecord, State};
+use crate::records::ChildRecord;
+use crate::state::State;
 use crate::{Owner, limits, numbers};
 use holdfast_ipsec::{ReplayEdge, Spi};
 

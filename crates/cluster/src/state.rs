@@ -2,80 +2,12 @@
 
 use crate::command::{Command, Direction, GrantItem, StateChange};
 use crate::effect::{Effect, Refusal};
-use crate::settlement::{Settled, Settlement};
+use crate::records::{ChildRecord, Hold, IkeRecord, Readiness, RecordName, Standing};
+use crate::settlement::Settlement;
 use crate::{IkeSpi, Owner, TargetId, limits, numbers};
 use holdfast_crypto::SecretBytes;
-use holdfast_ipsec::{ChildSaParameters, ReplayEdge, SequenceRange, Spi};
+use holdfast_ipsec::{ChildSaParameters, SequenceRange, Spi};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// What a successor needs to carry on with one IKE SA.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IkeRecord {
-    /// The connection it was made for.
-    pub connection: String,
-    /// The whole IKE SA as exported by `ike`; opaque here, zeroized on drop.
-    pub state: SecretBytes,
-}
-
-/// What a successor needs to carry on with one Child SA (both directions).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChildRecord {
-    /// Keys, SPIs, selectors, addresses.
-    pub parameters: ChildSaParameters,
-    /// The IKE SA it belongs to.
-    pub ike: IkeSpi,
-    /// The first outbound number granted to the present owner.
-    pub outbound_start: u64,
-    /// The end (exclusive) of all outbound numbers ever granted; never moves down.
-    pub outbound_high: u64,
-    /// Inbound numbers at or below may have been accepted by an earlier owner: refused.
-    pub floor: u64,
-    /// The highest inbound number the present owner may accept.
-    pub horizon: u64,
-    /// What earlier owners accepted above the floor, exactly; the present one begins with this.
-    pub edge: ReplayEdge,
-    /// Where the present owner stopped, once it has.
-    pub(crate) settled: Option<Box<Settled>>,
-}
-
-impl ChildRecord {
-    fn new(ike: IkeSpi, parameters: ChildSaParameters) -> Self {
-        let esn = parameters.esn;
-        // RFC 4303 section 2.2: the first packet of an SA carries number 1.
-        let first = 1;
-        Self {
-            parameters,
-            ike,
-            outbound_start: first,
-            outbound_high: numbers::extend_outbound(first, numbers::INITIAL_OUTBOUND_PACKETS, esn),
-            floor: 0,
-            horizon: numbers::extend_horizon(0, numbers::INITIAL_HORIZON_PACKETS, esn),
-            edge: ReplayEdge::at(0),
-            settled: None,
-        }
-    }
-
-    /// Gives a new owner numbers that no earlier owner can have used or accepted.
-    fn take_over(&mut self) {
-        let esn = self.parameters.esn;
-        self.outbound_start = self.outbound_high;
-        self.outbound_high =
-            numbers::extend_outbound(self.outbound_high, numbers::INITIAL_OUTBOUND_PACKETS, esn);
-        self.floor = self.horizon;
-        self.edge = ReplayEdge::at(self.floor);
-        self.settled = None;
-        self.horizon = numbers::extend_horizon(self.horizon, numbers::INITIAL_HORIZON_PACKETS, esn);
-    }
-
-    /// All outbound numbers granted to the present owner, used or not.
-    ///
-    /// Only the process that took the ownership knows which of them it used; nobody else may
-    /// use any of them.
-    #[must_use]
-    pub fn outbound(&self) -> SequenceRange {
-        SequenceRange::new(self.outbound_start, self.outbound_high)
-    }
-}
 
 /// The state all members agree upon after the same number of entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,6 +24,10 @@ pub struct State {
     mark_secret: Option<SecretBytes>,
     /// Whether the present owner has stopped.
     pub(crate) settlement: Settlement,
+    /// Records that stand under the present owner; all others are inherited.
+    standing: usize,
+    /// Records with a hold, derived from their standings.
+    held: BTreeSet<RecordName>,
 }
 
 /// How to take one change back when a later one of the same entry is refused.
@@ -120,8 +56,14 @@ impl State {
             Command::Noop => Ok(Vec::new()),
             Command::TakeOwnership { owner } => self.take_ownership(*owner),
             Command::Ike { owner, changes } => {
-                self.served_by(*owner).and_then(|()| self.change_all(changes))
+                self.served_by(*owner).and_then(|()| self.change_all(*owner, changes))
             }
+            Command::CarryOn { owner, from, ike_sas, children } => {
+                self.owned_by(*owner).and_then(|()| self.carry_on(*owner, *from, ike_sas, children))
+            }
+            Command::Hold { owner, record, under, hold } => self
+                .owned_by(*owner)
+                .and_then(|()| self.hold(*owner, *record, *under, hold.as_ref())),
             Command::Grant { owner, grants } => {
                 self.served_by(*owner).and_then(|()| self.grant_all(grants))
             }
@@ -159,6 +101,8 @@ impl State {
         }
         let previous = self.owner.replace(claimed);
         let exact = std::mem::take(&mut self.settlement) == Settlement::Complete;
+        // The records still stand under who made them: they are inherited until carried on.
+        self.standing = 0;
         for child in self.children.values_mut() {
             if exact { child.carry_on() } else { child.take_over() }
         }
@@ -167,14 +111,18 @@ impl State {
 
     /// All changes of one exchange or none: a half-recorded exchange would leave a successor
     /// with message IDs that do not fit its SAs.
-    fn change_all(&mut self, changes: &[StateChange]) -> Result<Vec<Effect>, Refusal> {
+    fn change_all(
+        &mut self,
+        owner: Owner,
+        changes: &[StateChange],
+    ) -> Result<Vec<Effect>, Refusal> {
         if changes.len() > limits::CHANGES_MAX {
             return Err(Refusal::TooLarge("the list of changes"));
         }
         let mut undo = Vec::new();
         let mut effects = Vec::new();
         for change in changes {
-            if let Err(refusal) = self.change(change, &mut undo, &mut effects) {
+            if let Err(refusal) = self.change(owner, change, &mut undo, &mut effects) {
                 self.roll_back(undo);
                 return Err(refusal);
             }
@@ -193,6 +141,7 @@ impl State {
 
     fn change(
         &mut self,
+        owner: Owner,
         change: &StateChange,
         undo: &mut Vec<Undo>,
         effects: &mut Vec<Effect>,
@@ -200,15 +149,23 @@ impl State {
         match change {
             StateChange::PutIkeSa { spi, connection, state } => {
                 self.check_ike(*spi, connection, state)?;
-                let record = IkeRecord { connection: connection.clone(), state: state.clone() };
+                let record = IkeRecord {
+                    connection: connection.clone(),
+                    state: state.clone(),
+                    standing: Standing::under(owner),
+                };
                 undo.push(Undo::Ike(*spi, self.set_ike(*spi, Some(record))));
                 effects.push(Effect::IkeChanged(*spi));
             }
-            StateChange::DeleteIkeSa { spi } => self.delete_ike(*spi, undo, effects),
-            StateChange::PutChildSa { ike, parameters } => {
-                self.put_child(*ike, parameters, undo, effects)?;
+            StateChange::DeleteIkeSa { spi, under } => {
+                self.check_standing(RecordName::Ike(*spi), *under)?;
+                self.delete_ike(*spi, undo, effects);
             }
-            StateChange::DeleteChildSa { inbound_spi } => {
+            StateChange::PutChildSa { ike, parameters } => {
+                self.put_child(owner, *ike, parameters, undo, effects)?;
+            }
+            StateChange::DeleteChildSa { inbound_spi, under } => {
+                self.check_standing(RecordName::Child(*inbound_spi), *under)?;
                 self.delete_child(*inbound_spi, undo, effects);
             }
         }
@@ -236,6 +193,7 @@ impl State {
 
     fn put_child(
         &mut self,
+        owner: Owner,
         ike: IkeSpi,
         parameters: &ChildSaParameters,
         undo: &mut Vec<Undo>,
@@ -248,7 +206,8 @@ impl State {
         let spi = parameters.inbound_spi;
         let (record, effect) = match self.children.get(&spi) {
             Some(existing) if existing.parameters == *parameters => {
-                (ChildRecord { ike, ..existing.clone() }, Effect::ChildMoved { spi, ike })
+                let standing = Standing::under(owner);
+                (ChildRecord { ike, standing, ..existing.clone() }, Effect::ChildMoved { spi, ike })
             }
             // Other keys under the numbers of this SA would mix two nonce spaces.
             Some(_) => return Err(Refusal::ChildSaExists(spi)),
@@ -260,7 +219,10 @@ impl State {
             {
                 return Err(Refusal::TooLarge("the sum of all traffic selectors"));
             }
-            None => (ChildRecord::new(ike, parameters.clone()), Effect::ChildInstalled(spi)),
+            None => {
+                let record = ChildRecord::new(ike, parameters.clone(), Standing::under(owner));
+                (record, Effect::ChildInstalled(spi))
+            }
         };
         undo.push(Undo::Child(spi, self.set_child(spi, Some(record)).map(Box::new)));
         effects.push(effect);
@@ -290,6 +252,7 @@ impl State {
     /// The only place that touches `ike_sas`, so the byte count stays true.
     pub(crate) fn set_ike(&mut self, spi: IkeSpi, record: Option<IkeRecord>) -> Option<IkeRecord> {
         let added = record.as_ref().map_or(0, |record| record.state.as_bytes().len());
+        self.note_standing(RecordName::Ike(spi), record.as_ref().map(|record| &record.standing));
         let previous = match record {
             Some(record) => self.ike_sas.insert(spi, record),
             None => self.ike_sas.remove(&spi),
@@ -308,6 +271,7 @@ impl State {
         let parent = record.as_ref().map(|record| record.ike);
         let count = |record: &ChildRecord| count_selectors(&record.parameters);
         let added = record.as_ref().map_or(0, count);
+        self.note_standing(RecordName::Child(spi), record.as_ref().map(|record| &record.standing));
         let previous = match record {
             Some(record) => self.children.insert(spi, record),
             None => self.children.remove(&spi),
@@ -321,6 +285,38 @@ impl State {
             self.children_of.entry(parent).or_default().insert(spi);
         }
         previous
+    }
+
+    /// Whether a record stands under the present owner.
+    pub(crate) fn stands(&self, standing: &Standing) -> bool {
+        self.owner == Some(standing.owner)
+    }
+
+    /// Keeps the count and the held ones true before a record's standing becomes `after`.
+    fn note_standing(&mut self, name: RecordName, after: Option<&Standing>) {
+        let added = after.is_some_and(|standing| self.stands(standing));
+        let removed = self.standing(name).is_some_and(|standing| self.stands(standing));
+        let more = self.standing.saturating_add(usize::from(added));
+        self.standing = more.saturating_sub(usize::from(removed));
+        if after.is_some_and(|standing| standing.hold.is_some()) {
+            self.held.insert(name);
+        } else {
+            self.held.remove(&name);
+        }
+    }
+
+    /// Moves a record that is there from one standing to another.
+    pub(crate) fn restand(&mut self, name: RecordName, standing: Standing) {
+        self.note_standing(name, Some(&standing));
+        let present = match name {
+            RecordName::Ike(spi) => self.ike_sas.get_mut(&spi).map(|record| &mut record.standing),
+            RecordName::Child(spi) => {
+                self.children.get_mut(&spi).map(|record| &mut record.standing)
+            }
+        };
+        if let Some(present) = present {
+            *present = standing;
+        }
     }
 
     fn detach(&mut self, ike: IkeSpi, spi: Spi) {
@@ -441,6 +437,43 @@ impl State {
     /// The Child SAs of one IKE SA, by their inbound SPIs.
     pub fn children_of(&self, ike: IkeSpi) -> impl Iterator<Item = Spi> {
         self.children_of.get(&ike).into_iter().flatten().copied()
+    }
+
+    /// Under whom a record stands, if it is there.
+    #[must_use]
+    pub fn standing(&self, name: RecordName) -> Option<&Standing> {
+        match name {
+            RecordName::Ike(spi) => self.ike_sas.get(&spi).map(|record| &record.standing),
+            RecordName::Child(spi) => self.children.get(&spi).map(|record| &record.standing),
+        }
+    }
+
+    /// What a standing means under the present owner.
+    #[must_use]
+    pub fn readiness<'a>(&self, standing: &'a Standing) -> Readiness<'a> {
+        match &standing.hold {
+            Some(hold) => Readiness::Held(hold),
+            None if self.stands(standing) => Readiness::Ready,
+            None => Readiness::Inherited,
+        }
+    }
+
+    /// Records, of IKE SAs and Child SAs, that the present owner has not carried on yet.
+    #[must_use]
+    pub fn inherited(&self) -> usize {
+        self.records().saturating_sub(self.standing)
+    }
+
+    /// How many records there are, of IKE SAs and Child SAs.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.ike_sas.len().saturating_add(self.children.len())
+    }
+
+    /// The records that are kept although their SAs do not run.
+    pub fn held(&self) -> impl Iterator<Item = (RecordName, &Hold)> {
+        let hold = |name: &RecordName| self.standing(*name)?.hold.as_deref();
+        self.held.iter().filter_map(move |name| Some((*name, hold(name)?)))
     }
 
     /// The targets that get no new connections.

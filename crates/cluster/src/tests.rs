@@ -13,6 +13,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+mod records;
+
 const IKE: IkeSpi = IkeSpi(0x1111_2222_3333_4444);
 const SECRET: u8 = 0xC5;
 
@@ -55,6 +57,14 @@ fn put_ike(spi: IkeSpi) -> StateChange {
 
 fn put_child(ike: IkeSpi, parameters: ChildSaParameters) -> StateChange {
     StateChange::PutChildSa { ike, parameters: Box::new(parameters) }
+}
+
+fn delete_ike(spi: IkeSpi, under: Option<Owner>) -> StateChange {
+    StateChange::DeleteIkeSa { spi, under }
+}
+
+fn delete_child(inbound: u32, under: Option<Owner>) -> StateChange {
+    StateChange::DeleteChildSa { inbound_spi: spi(inbound), under }
 }
 
 /// A state with indices counted, as a log would.
@@ -186,7 +196,7 @@ fn whoever_is_not_the_owner_is_refused_visibly() {
     for claimed in strangers {
         let refused = [Effect::Refused(Refusal::NotOwner { claimed, current: Some(current) })];
         assert_eq!(log.grant(claimed, spi(0x1000), Direction::Outbound, 10), refused);
-        assert_eq!(log.change(claimed, vec![StateChange::DeleteIkeSa { spi: IKE }]), refused);
+        assert_eq!(log.change(claimed, vec![delete_ike(IKE, None)]), refused);
     }
     assert_eq!(log.child(0x1000).outbound_high, taken_high);
     let message = Refusal::NotOwner { claimed: first, current: Some(current) }.to_string();
@@ -244,10 +254,10 @@ fn an_exchange_is_recorded_whole_or_not_at_all() {
     let effects = log.change(
         first,
         vec![
-            StateChange::DeleteChildSa { inbound_spi: spi(0x1000) },
+            delete_child(0x1000, None),
             put_ike(IkeSpi(7)),
             put_child(IkeSpi(7), parameters(0x3000, true)),
-            StateChange::DeleteIkeSa { spi: IKE },
+            delete_ike(IKE, None),
             put_child(IkeSpi(99), parameters(0x4000, true)),
         ],
     );
@@ -260,7 +270,7 @@ fn an_exchange_is_recorded_whole_or_not_at_all() {
 #[test]
 fn deleting_an_ike_sa_deletes_its_child_sas() {
     let (mut log, first) = with_children();
-    let effects = log.change(first, vec![StateChange::DeleteIkeSa { spi: IKE }]);
+    let effects = log.change(first, vec![delete_ike(IKE, None)]);
     assert_eq!(
         effects,
         [
@@ -270,7 +280,7 @@ fn deleting_an_ike_sa_deletes_its_child_sas() {
         ]
     );
     assert_eq!((log.0.ike_sas().len(), log.0.children().len()), (0, 0));
-    assert!(log.change(first, vec![StateChange::DeleteIkeSa { spi: IKE }]).is_empty());
+    assert!(log.change(first, vec![delete_ike(IKE, None)]).is_empty());
 }
 
 #[test]
@@ -285,7 +295,7 @@ fn a_rekeyed_ike_sa_inherits_the_child_sas_with_their_numbers() {
             put_ike(new),
             put_child(new, parameters(0x1000, false)),
             put_child(new, parameters(0x2000, true)),
-            StateChange::DeleteIkeSa { spi: IKE },
+            delete_ike(IKE, None),
         ],
     );
     assert_eq!(effects[1], Effect::ChildMoved { spi: spi(0x1000), ike: new });
@@ -304,8 +314,7 @@ fn other_keys_do_not_slip_under_the_numbers_of_a_child_sa() {
         [Effect::Refused(Refusal::ChildSaExists(spi(0x1000)))]
     );
     // After it is gone the SPI may serve a new SA, whose numbers start anew under the new keys.
-    let again =
-        vec![StateChange::DeleteChildSa { inbound_spi: spi(0x1000) }, put_child(IKE, other)];
+    let again = vec![delete_child(0x1000, None), put_child(IKE, other)];
     log.change(first, again);
     assert_eq!(log.child(0x1000).outbound_start, 1);
 }
@@ -369,7 +378,7 @@ fn what_is_too_large_is_refused() {
         let effects = log.change(first, vec![change]);
         assert!(matches!(effects[..], [Effect::Refused(Refusal::TooLarge(_))]), "{effects:?}");
     }
-    let delete = StateChange::DeleteChildSa { inbound_spi: spi(0x1000) };
+    let delete = delete_child(0x1000, None);
     let effects = log.change(first, vec![delete; limits::CHANGES_MAX + 1]);
     assert!(matches!(effects[..], [Effect::Refused(Refusal::TooLarge(_))]));
     assert!(log.0.child(spi(0x1000)).is_some());
@@ -434,10 +443,12 @@ fn any_change() -> impl Strategy<Value = StateChange> {
     let ike = (1..4u64).prop_map(IkeSpi);
     prop_oneof![
         ike.clone().prop_map(put_ike),
-        ike.clone().prop_map(|spi| StateChange::DeleteIkeSa { spi }),
+        (ike.clone(), proptest::option::of(any_owner()))
+            .prop_map(|(spi, under)| delete_ike(spi, under)),
         (ike, any_spi(), any::<bool>())
             .prop_map(|(ike, spi, esn)| put_child(ike, parameters(spi, esn))),
-        any_spi().prop_map(|value| StateChange::DeleteChildSa { inbound_spi: spi(value) }),
+        (any_spi(), proptest::option::of(any_owner()))
+            .prop_map(|(value, under)| delete_child(value, under)),
     ]
 }
 
@@ -465,6 +476,8 @@ fn any_command() -> impl Strategy<Value = Command> {
         1 => (0..5u64, any::<bool>()).prop_map(|(target, draining)| {
             Command::SetTarget { target: TargetId(target), draining }
         }),
+        3 => records::any_carry_on(),
+        1 => records::any_hold(),
     ]
 }
 
@@ -475,6 +488,14 @@ fn by_present_owner(state: &State, command: Command, honest: bool) -> Command {
         Command::Ike { changes, .. } => Command::Ike { owner: present, changes },
         Command::Grant { grants, .. } => Command::Grant { owner: present, grants },
         Command::Settle { items, last, .. } => Command::Settle { owner: present, items, last },
+        Command::CarryOn { ike_sas, children, .. } => {
+            let from = state.children().map(|child| child.standing.owner).min().unwrap_or(present);
+            Command::CarryOn { owner: present, from, ike_sas, children }
+        }
+        Command::Hold { record, hold, .. } => {
+            let under = state.standing(record).map_or(present, |standing| standing.owner);
+            Command::Hold { owner: present, record, under, hold }
+        }
         Command::TakeOwnership { owner } => {
             let epoch = Epoch(present.epoch.0 + 1);
             Command::TakeOwnership { owner: Owner { epoch, ..owner } }

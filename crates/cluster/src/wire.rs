@@ -33,7 +33,7 @@ impl std::fmt::Debug for Secret {
 pub(crate) struct Command {
     #[prost(uint32, tag = "1")]
     pub(crate) version_major: u32,
-    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 20, 60")]
+    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 20, 40, 41, 60")]
     pub(crate) body: Option<Body>,
 }
 
@@ -53,6 +53,10 @@ pub(crate) enum Body {
     SetMarkSecret(SetMarkSecret),
     #[prost(message, tag = "20")]
     Settle(Settle),
+    #[prost(message, tag = "40")]
+    CarryOn(CarryOn),
+    #[prost(message, tag = "41")]
+    Hold(SetHold),
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -80,6 +84,9 @@ pub(crate) struct Ike {
 pub(crate) struct StateChange {
     #[prost(oneof = "Change", tags = "1, 2, 3, 4")]
     pub(crate) change: Option<Change>,
+    /// For deletions: the ownership whose record is meant.
+    #[prost(message, optional, tag = "40")]
+    pub(crate) under: Option<Owner>,
 }
 
 #[derive(Clone, PartialEq, Eq, Oneof)]
@@ -102,6 +109,9 @@ pub(crate) struct IkeSa {
     pub(crate) connection: String,
     #[prost(message, optional, tag = "3")]
     pub(crate) state: Option<Secret>,
+    /// In snapshots; in commands the owner is the command's.
+    #[prost(message, optional, tag = "40")]
+    pub(crate) standing: Option<Standing>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -283,4 +293,56 @@ pub(crate) struct ChildSa {
     pub(crate) edge: Option<ReplayEdge>,
     #[prost(message, optional, tag = "21")]
     pub(crate) settled: Option<Settled>,
+    #[prost(message, optional, tag = "40")]
+    pub(crate) standing: Option<Standing>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct CarryOn {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) owner: Option<Owner>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) from: Option<Owner>,
+    #[prost(fixed64, repeated, tag = "3")]
+    pub(crate) ike_sas: Vec<u64>,
+    #[prost(fixed32, repeated, tag = "4")]
+    pub(crate) children: Vec<u32>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct SetHold {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) owner: Option<Owner>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) under: Option<Owner>,
+    #[prost(oneof = "RecordName", tags = "3, 4")]
+    pub(crate) record: Option<RecordName>,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) hold: Option<Hold>,
+}
+
+#[derive(Clone, PartialEq, Eq, Oneof)]
+pub(crate) enum RecordName {
+    #[prost(fixed64, tag = "3")]
+    Ike(u64),
+    #[prost(fixed32, tag = "4")]
+    Child(u32),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Hold {
+    #[prost(bool, tag = "1")]
+    pub(crate) failed: bool,
+    #[prost(string, tag = "2")]
+    pub(crate) reason: String,
+    #[prost(uint64, tag = "3")]
+    pub(crate) keep_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Standing {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) owner: Option<Owner>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) hold: Option<Hold>,
 }

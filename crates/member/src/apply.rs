@@ -5,7 +5,7 @@ use crate::io::Output;
 use crate::member::Member;
 use crate::neighbours::Interest;
 use crate::ownership::Ownership;
-use holdfast_cluster::{Command, Direction, Effect, Refusal};
+use holdfast_cluster::{Command, Direction, Effect, RecordName, Refusal};
 use holdfast_datapath::WorkerCommand;
 use holdfast_ipsec::Spi;
 use holdfast_packet::Nanos;
@@ -72,8 +72,11 @@ impl Member {
                 self.removals.extend(gone);
             }
         }
-        if ours && matches!(command, Command::Ike { .. }) {
-            self.outbox.applied(id, refused);
+        if ours {
+            if matches!(command, Command::Ike { .. }) {
+                self.outbox.applied(id, refused);
+            }
+            self.carrying.applied(id);
         }
         self.operations_applied(id, refused);
     }
@@ -84,10 +87,25 @@ impl Member {
                 self.on_owner_changed(now, owner, previous);
                 self.operations_owner_changed(owner);
             }
-            Effect::IkeChanged(_) | Effect::IkeRemoved(_) | Effect::ChildMoved { .. } => {}
+            Effect::IkeChanged(spi) | Effect::IkeRemoved(spi) => {
+                self.carrying.held(now, RecordName::Ike(spi), None);
+            }
+            Effect::ChildMoved { spi, .. } => {
+                self.carrying.held(now, RecordName::Child(spi), None);
+            }
+            Effect::CarriedOn { from, records } => {
+                self.event(MemberEvent::RecordsCarriedOn { from, records });
+            }
+            Effect::Held { record, hold } => {
+                if ours {
+                    self.carrying.held(now, record, hold.as_ref());
+                }
+                self.event(MemberEvent::RecordHeld { record, hold });
+            }
             Effect::ChildInstalled(spi) => self.on_child_installed(now, ours, spi),
             Effect::ChildRemoved(spi) => {
                 gone.insert(spi);
+                self.carrying.held(now, RecordName::Child(spi), None);
                 self.renewals.removed(spi);
                 self.grants.forget(spi);
                 self.event(MemberEvent::SaRemoved { spi });
@@ -148,6 +166,7 @@ fn refusal_name(refusal: &Refusal) -> &'static str {
         Refusal::NotOwner { .. } => "not_owner",
         Refusal::Settled(_) => "settled",
         Refusal::EpochNotNewer { .. } => "epoch_not_newer",
+        Refusal::StaleRecord { .. } => "stale_record",
         Refusal::UnknownIkeSa(_) => "unknown_ike_sa",
         Refusal::UnknownChildSa(_) => "unknown_child_sa",
         Refusal::ChildSaExists(_) => "child_sa_exists",

@@ -1,6 +1,6 @@
 //! What a member wants in the log.
 
-use holdfast_cluster::{IkeSpi, MemberId, Owner, Refusal, TargetId};
+use holdfast_cluster::{Hold, HoldKind, IkeSpi, MemberId, Owner, RecordName, Refusal, TargetId};
 use holdfast_ipsec::Spi;
 use holdfast_packet::{MacAddr, Side};
 use std::fmt;
@@ -110,6 +110,29 @@ pub enum MemberEvent {
         /// The chosen successor.
         to: MemberId,
     },
+    /// Records of an earlier ownership are cleared and stand under the present one.
+    RecordsCarriedOn {
+        /// The earlier ownership.
+        from: Owner,
+        /// How many.
+        records: usize,
+    },
+    /// Every record stands under this ownership: a successor finds nothing older.
+    StoreCurrent {
+        /// This ownership.
+        owner: Owner,
+        /// How many records there are.
+        records: usize,
+        /// Since the takeover.
+        after_ms: u64,
+    },
+    /// An SA does not run and its record is kept for a time, or it runs again.
+    RecordHeld {
+        /// The record.
+        record: RecordName,
+        /// Why and for how long; `None` when it runs.
+        hold: Option<Hold>,
+    },
     /// A replicated command was refused by all members alike.
     CommandRefused(Refusal),
     /// The replicated records and the IKE machine disagreed; it was loaded anew from the records.
@@ -193,6 +216,24 @@ impl fmt::Display for MemberEvent {
                 write!(f, "handing over to member {to}: {cause}")
             }
             Self::HandoverFailed { to } => write!(f, "handover to member {to} failed"),
+            Self::RecordsCarriedOn { from, records } => {
+                write!(f, "{records} records of {from} carried on and cleared")
+            }
+            Self::StoreCurrent { owner, records, after_ms } => {
+                write!(
+                    f,
+                    "store current: all {records} records are of {owner}, {after_ms} ms after the takeover"
+                )
+            }
+            Self::RecordHeld { record, hold: None } => write!(f, "{record} runs again"),
+            Self::RecordHeld { record, hold: Some(hold) } => {
+                let what = match hold.kind {
+                    HoldKind::Pending => "is being re-established",
+                    HoldKind::Failed => "could not be carried on",
+                };
+                let keep_s = hold.keep_ms / 1_000;
+                write!(f, "{record} {what}: {}; its record is kept for {keep_s} s", hold.reason)
+            }
             Self::CommandRefused(refusal) => write!(f, "command refused: {refusal}"),
             Self::IkeReloaded => f.write_str("IKE SAs loaded anew from the replicated records"),
             Self::IkeUnreadable { reason } => f.write_str(reason),

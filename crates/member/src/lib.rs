@@ -45,6 +45,7 @@
 
 mod announce;
 mod apply;
+mod carrying;
 mod config;
 mod error;
 mod event;

@@ -83,6 +83,16 @@ pub const LOAD_CHILDREN_PER_ROUND: usize = 128;
 /// IKE SAs loaded in one call after a takeover, for the same reason.
 pub const LOAD_IKE_SAS_PER_ROUND: usize = 128;
 
+/// Records carried on by one entry after a takeover: some kilobytes, so that a grant behind it is
+/// not late. One entry is in the log at a time, so a commit of a millisecond carries on a million
+/// records per second at most, and a slow one slows this down before anything else.
+pub const CARRIED_PER_BATCH: usize = 1_024;
+
+/// How long the record of an SA is kept that could not be carried on nor re-established: long enough
+/// for an operator to see it, not longer than the Child SAs of a lost IKE SA may reasonably go on
+/// without anybody to rekey them.
+pub const HOLD_FAILED_MS: u64 = 3_600_000;
+
 /// Policies whose copying takes about as long as [`PUBLISH_PAUSE_MS`] allows for: with more of them
 /// tables are published more rarely.
 pub const PUBLISH_POLICIES: u64 = 512;

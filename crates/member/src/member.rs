@@ -1,6 +1,7 @@
 //! The struct and its four methods.
 
 use crate::announce::Announcer;
+use crate::carrying::{Carrying, records_of};
 use crate::config::MemberConfig;
 use crate::error::MemberError;
 use crate::event::MemberEvent;
@@ -36,6 +37,7 @@ pub struct Member {
     pub(crate) lease_published: Nanos,
     pub(crate) outbox: Outbox,
     pub(crate) loading: Loading,
+    pub(crate) carrying: Carrying,
     pub(crate) grants: Grants,
     pub(crate) renewals: Renewals,
     pub(crate) outside: Neighbours,
@@ -96,6 +98,7 @@ impl Member {
             lease_published: Nanos::ZERO,
             outbox: Outbox::default(),
             loading: Loading::default(),
+            carrying: Carrying::default(),
             grants: Grants::default(),
             renewals: Renewals::default(),
             outside: Neighbours::new(),
@@ -263,24 +266,29 @@ impl Member {
         if now < self.propose_retry {
             return;
         }
-        while let Some(changes) = self.outbox.next_proposal() {
+        while let Some(mut changes) = self.outbox.next_proposal() {
+            self.carrying.name_meant(&mut changes, owner, self.replica.state());
+            let records = records_of(&changes);
             match self.replica.propose(now, &Command::Ike { owner, changes }) {
-                Ok(id) => self.outbox.proposed(id),
+                Ok(id) => {
+                    self.outbox.proposed(id);
+                    self.carrying.proposed(id, records);
+                }
                 Err(ProposeError::Codec(_)) => self.outbox.spoil(),
                 Err(_) => return self.postpone(now),
             }
         }
         let grants = self.grants.batch(now);
-        if grants.is_empty() {
-            return;
+        if !grants.is_empty() {
+            match self.replica.propose(now, &Command::Grant { owner, grants: grants.clone() }) {
+                Ok(_) => self.grants.proposed(now, &grants),
+                Err(_) => return self.postpone(now),
+            }
         }
-        match self.replica.propose(now, &Command::Grant { owner, grants: grants.clone() }) {
-            Ok(_) => self.grants.proposed(now, &grants),
-            Err(_) => self.postpone(now),
-        }
+        self.carry_records_on(now, owner);
     }
 
-    fn postpone(&mut self, now: Nanos) {
+    pub(crate) fn postpone(&mut self, now: Nanos) {
         self.propose_retry = now.plus_ms(limits::PROPOSE_RETRY_MS);
         self.grants.postpone(now);
     }
@@ -323,6 +331,7 @@ impl Member {
                 (!self.loading.is_done()).then_some(Nanos::ZERO),
                 self.announcer.as_ref().map(Announcer::due),
                 self.grants.due(),
+                self.carrying.due(self.propose_retry),
                 self.renewals.due().filter(|_| self.ike_runs()),
                 self.fitness.unfit().map(|_| self.fitness.next_try),
             ]

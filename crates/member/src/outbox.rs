@@ -132,11 +132,16 @@ fn to_record(change: Change) -> StateChange {
         Change::PutIkeSa { spi: ike, connection, state } => {
             StateChange::PutIkeSa { spi: spi(ike), connection, state }
         }
-        Change::DeleteIkeSa { spi: ike } => StateChange::DeleteIkeSa { spi: spi(ike) },
+        Change::DeleteIkeSa { spi: ike } => {
+            // Which record is meant is known when it is proposed.
+            StateChange::DeleteIkeSa { spi: spi(ike), under: None }
+        }
         Change::PutChildSa { ike, parameters } => {
             StateChange::PutChildSa { ike: spi(ike), parameters }
         }
-        Change::DeleteChildSa { inbound_spi } => StateChange::DeleteChildSa { inbound_spi },
+        Change::DeleteChildSa { inbound_spi } => {
+            StateChange::DeleteChildSa { inbound_spi, under: None }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Law 1: taking the common address, and letting it go.
 
 use crate::announce::Announcer;
+use crate::carrying::Carrying;
 use crate::event::{LossCause, MemberEvent};
 use crate::io::Output;
 use crate::loading::Loading;
@@ -10,6 +11,7 @@ use crate::renewals::{Renewals, mix};
 use crate::{RenewPolicy, limits};
 use holdfast_cluster::{ChildRecord, Command, Owner};
 use holdfast_datapath::WorkerCommand;
+use holdfast_ike::IkeError;
 use holdfast_ipsec::{InboundSa, OutboundSa};
 use holdfast_packet::{Nanos, Side};
 use std::collections::BTreeSet;
@@ -119,6 +121,7 @@ impl Member {
         self.ike.clear();
         self.command_all(|| WorkerCommand::Clear);
         self.loading = Loading::everything(self.replica.state());
+        self.carrying = Carrying::takeover(now, self.replica.state());
         self.load_slice(now);
         self.tables.touch();
         self.publish(now, true);
@@ -137,20 +140,31 @@ impl Member {
 
     /// Loads the next SAs after a takeover.
     pub(crate) fn load_slice(&mut self, now: Nanos) {
-        for spi in self.loading.next_children() {
+        if self.loading.is_done() {
+            return;
+        }
+        let slice = self.loading.next_children();
+        for spi in &slice {
             // Nothing removes a Child SA before IKE runs.
-            if let Some(child) = self.replica.state().child(spi).cloned() {
+            if let Some(child) = self.replica.state().child(*spi).cloned() {
                 self.install(&child);
             }
         }
+        self.carrying.children_established(&slice);
         let slice = self.loading.next_ike_sas();
         let state = self.replica.state();
-        let exported = slice.into_iter().filter_map(|spi| {
-            Some((holdfast_ike::IkeSpi(spi.0), state.ike_sa(spi)?.state.as_bytes()))
+        let exported = slice.iter().filter_map(|spi| {
+            Some((holdfast_ike::IkeSpi(spi.0), state.ike_sa(*spi)?.state.as_bytes()))
         });
+        let mut unreadable = Vec::new();
         for error in self.ike.restore(now, exported) {
-            self.event(MemberEvent::IkeUnreadable { reason: error.to_string() });
+            let reason = error.to_string();
+            if let IkeError::Restore(spi, _) = error {
+                unreadable.push((holdfast_cluster::IkeSpi(spi.0), reason.clone()));
+            }
+            self.event(MemberEvent::IkeUnreadable { reason });
         }
+        self.carrying.ike_established(&slice, unreadable);
     }
 
     fn plan_renewals(&mut self, now: Nanos, owner: Owner) {
@@ -178,6 +192,7 @@ impl Member {
         self.ike.clear();
         self.outbox.clear();
         self.loading = Loading::default();
+        self.carrying = Carrying::default();
         self.grants.clear();
         self.renewals = Renewals::default();
         self.announcer = None;

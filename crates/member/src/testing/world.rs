@@ -284,6 +284,11 @@ impl World {
         self.input(id, Input::PortState { side, up });
     }
 
+    /// Pulls the cable of a peer, or puts it back; nobody notices but by silence.
+    pub fn set_peer_plugged(&mut self, number: usize, plugged: bool) {
+        self.outside.set_plugged(Attachment::Host(number), plugged);
+    }
+
     /// Changes how lossy the management network is.
     pub fn set_loss(&mut self, per_mille: u64) {
         self.setup.loss_per_mille = per_mille;

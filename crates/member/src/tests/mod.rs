@@ -2,6 +2,7 @@
 
 mod laws;
 mod operator;
+mod records;
 mod scale;
 mod takeover;
 
