@@ -12,6 +12,7 @@ BUILD_PACKAGES=(libdpdk-dev libclang-dev clang gcc libc6-dev pkg-config)
 BED_PACKAGES=(iproute2 ethtool tcpdump nginx-light util-linux procps
   charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins
   libstrongswan-extra-plugins)
+RIVAL_PACKAGES=(keepalived)
 ORACLE_PACKAGES=(python3-scapy python3-cryptography)
 
 # install_packages PACKAGE...: installs what is missing, starting no service.

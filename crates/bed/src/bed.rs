@@ -124,6 +124,21 @@ impl Bed {
         Ok(captures)
     }
 
+    /// Starts capturing what the members send on the outside wire, and nothing else.
+    ///
+    /// # Errors
+    /// When a capture does not start.
+    pub fn start_member_captures(&self) -> Result<Captures, BedError> {
+        let mut captures = Captures { outside: Vec::new(), inside: Vec::new(), tunnel: None };
+        for number in (1..).take(self.topology.members.len()) {
+            let end = format!("m{number}-out");
+            let file = self.captures.path().join(format!("{end}.pcap"));
+            let capture = Capture::start(&self.topology.wires, &end, Direction::In, "", &file)?;
+            captures.outside.push((Sender::Member(number), capture));
+        }
+        Ok(captures)
+    }
+
     /// Starts capturing the TCP resets on the client's tunnel device, once the client runs.
     ///
     /// # Errors

@@ -18,7 +18,6 @@ use crate::topology::{CLIENT_OUTER, COMMON, Topology};
 use crate::wait::wait_until;
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
 use rustix::process::Signal;
-use std::fmt::Write;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
@@ -42,8 +41,7 @@ const ETHERNET_HEADER_LEN: usize = 14;
 const SNAP_BYTES: &str = "2048";
 /// Kernel buffer of the capture.
 const BUFFER_KIB: &str = "16384";
-/// Where the link of the stranger ends among the wires.
-const FAR_END: &str = "stranger-out";
+const STRANGER_MAC: [u8; 6] = [0x02, 0x68, 0x66, 0x03, 0x01, 0x01];
 /// Pause after each packet: some thousand packets a second, so that what is missing in a counter
 /// was not lost in a full ring before it.
 const PACE: Duration = Duration::from_micros(250);
@@ -61,20 +59,7 @@ impl Stranger {
     /// # Errors
     /// When the machine refuses.
     pub fn join(topology: &Topology) -> Result<Self, BedError> {
-        let wires = topology.wires.name();
-        let prefix = wires.strip_suffix("wires").unwrap_or(wires);
-        let namespace = Namespace::create(&format!("{prefix}stranger"))?;
-        let mut batch = String::new();
-        let _ = writeln!(
-            batch,
-            "link add outside address 02:68:66:03:01:01 type veth peer name {FAR_END} netns {wires}"
-        );
-        let _ = writeln!(batch, "link set outside up\naddr add {STRANGER}/24 dev outside");
-        namespace.links(&batch)?;
-        let plug = format!("link set {FAR_END} master outside\nlink set {FAR_END} up\n");
-        topology.wires.links(&plug)?;
-        // As everywhere: no network card is there to fill in checksums.
-        namespace.run(&["ethtool", "-K", "outside", "tx", "off", "tso", "off", "gso", "off"])?;
+        let namespace = topology.join_outside("stranger", STRANGER, STRANGER_MAC)?;
         Ok(Self { namespace })
     }
 

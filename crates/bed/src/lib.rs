@@ -25,13 +25,16 @@
 //! * a figure comes from a capture or from the client's side, never from the daemon's word;
 //! * each frame is captured where its sender's link ends, so it counts once and its sender is
 //!   known by the port;
-//! * findings are computed by pure code with tests of its own: [`wire`], [`probe`], [`report`].
+//! * the product's crates are not used, but for [`swarm`], whose peers only have to be many;
+//! * findings are computed by pure code with tests of its own: [`wire`], [`probe`], [`report`],
+//!   [`failover::parts`], [`failover::stats`].
 #![forbid(unsafe_code)]
 
 pub mod bed;
 pub mod capture;
 pub mod demo;
 pub mod error;
+pub mod failover;
 pub mod fetch;
 pub mod frame;
 pub mod hostile;
@@ -43,6 +46,7 @@ pub mod picture;
 pub mod probe;
 pub mod process;
 pub mod report;
+pub mod swarm;
 pub mod time;
 pub mod topology;
 pub mod wait;

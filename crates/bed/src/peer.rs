@@ -56,6 +56,17 @@ impl Default for Connection {
     }
 }
 
+/// Settings of the daemon itself, beyond those the bed needs.
+#[derive(Debug, Clone, Default)]
+pub struct Daemon {
+    /// Names of further plugins, separated by blanks.
+    pub plugins: String,
+    /// Settings of the daemon, one a line.
+    pub settings: String,
+    /// Sections of plugins.
+    pub plugin_settings: String,
+}
+
 /// A running charon with its swanctl.
 #[derive(Debug)]
 pub struct StrongSwan {
@@ -87,11 +98,25 @@ impl StrongSwan {
         folder: &Path,
         swanctl_conf: &str,
     ) -> Result<Self, BedError> {
+        Self::start_with(namespace, folder, swanctl_conf, &Daemon::default())
+    }
+
+    /// As [`start`](Self::start), with settings of the daemon itself.
+    ///
+    /// # Errors
+    /// When charon does not start or does not like its configuration.
+    pub fn start_with(
+        namespace: &Namespace,
+        folder: &Path,
+        swanctl_conf: &str,
+        settings: &Daemon,
+    ) -> Result<Self, BedError> {
         let io = |e| BedError::file("prepare", folder, e);
         for name in SWANCTL_FOLDERS {
             fs::create_dir_all(folder.join("swanctl").join(name)).map_err(io)?;
         }
-        fs::write(folder.join("strongswan.conf"), daemon_configuration(folder)).map_err(io)?;
+        let daemon = daemon_configuration(folder, settings);
+        fs::write(folder.join("strongswan.conf"), daemon).map_err(io)?;
         fs::write(folder.join("swanctl/swanctl.conf"), swanctl_conf).map_err(io)?;
         // A former instance's socket would look like a daemon that is ready.
         let _ = fs::remove_file(folder.join("vici.sock"));
@@ -187,18 +212,26 @@ impl StrongSwan {
         self.folder.join("charon.log")
     }
 
+    /// Kills charon with SIGKILL, without waiting for its end.
+    pub fn kill_now(&mut self) {
+        self.daemon.kill_now();
+    }
+
     /// Stops charon in order.
     pub fn stop(&mut self) {
         self.daemon.stop(Signal::TERM);
     }
 }
 
-fn daemon_configuration(folder: &Path) -> String {
+fn daemon_configuration(folder: &Path, daemon: &Daemon) -> String {
     let folder = folder.display();
+    let Daemon { plugins, settings, plugin_settings } = daemon;
     format!(
         "charon-systemd {{
-  load = {PLUGINS}
+  load = {PLUGINS} {plugins}
+  {settings}
   plugins {{
+    {plugin_settings}
     vici {{
       socket = unix://{folder}/vici.sock
     }}

@@ -125,6 +125,29 @@ impl Topology {
         nth(&self.targets, number, "target")
     }
 
+    /// Connects a further host, `name`, with `address` to the outside wire. Its link ends as
+    /// `name-out` among the wires.
+    ///
+    /// # Errors
+    /// When the machine refuses.
+    pub fn join_outside(
+        &self,
+        name: &str,
+        address: Ipv4Addr,
+        mac: [u8; 6],
+    ) -> Result<Namespace, BedError> {
+        let wires = self.wires.name();
+        let prefix = wires.strip_suffix("wires").unwrap_or(wires);
+        let namespace = Namespace::create(&format!("{prefix}{name}"))?;
+        let end = format!("{name}-out");
+        let mut batch = self.link("outside", mac, &end);
+        let _ = writeln!(batch, "addr add {address}/24 dev outside");
+        namespace.links(&batch)?;
+        self.plug(&end, "outside")?;
+        offloads_off(&namespace, "outside")?;
+        Ok(namespace)
+    }
+
     fn connect_client(&self) -> Result<(), BedError> {
         let mut batch = self.link("outside", CLIENT_MAC, "client-out");
         let _ = writeln!(batch, "addr add {CLIENT_OUTER}/24 dev outside");

@@ -108,7 +108,8 @@ impl Target {
             configuration.as_ref(),
         ];
         let nginx = Process::start(namespace, "nginx", &folder.join("stdout"), &[], &command)?;
-        let mut target = Self { name, nginx, echo: Echo::start(namespace)? };
+        let echo = Echo::start(namespace, SocketAddrV4::new(COMMON, ECHO_PORT))?;
+        let mut target = Self { name, nginx, echo };
         target.wait_until_serving(namespace)?;
         Ok(target)
     }
@@ -175,16 +176,20 @@ http {{
 
 /// A UDP echo server: a thread of the bed with its socket in the target's namespace.
 #[derive(Debug)]
-struct Echo {
+pub struct Echo {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<io::Result<()>>>>,
 }
 
 impl Echo {
-    fn start(namespace: &Namespace) -> Result<Self, BedError> {
+    /// Starts echoing what reaches `address` in `namespace`.
+    ///
+    /// # Errors
+    /// When the thread cannot start. An address that cannot be had ends it.
+    pub fn start(namespace: &Namespace, address: SocketAddrV4) -> Result<Self, BedError> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = namespace.spawn("echo", move || echo(&stopped))?;
+        let thread = namespace.spawn("echo", move || echo(&stopped, address))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
@@ -211,8 +216,8 @@ fn echoes() -> io::Result<()> {
     socket.recv(&mut [0; 16]).map(drop)
 }
 
-fn echo(stop: &AtomicBool) -> io::Result<()> {
-    let socket = UdpSocket::bind(SocketAddrV4::new(COMMON, ECHO_PORT))?;
+fn echo(stop: &AtomicBool, address: SocketAddrV4) -> io::Result<()> {
+    let socket = UdpSocket::bind(address)?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
     let mut datagram = [0u8; 2048];
     while !stop.load(Ordering::Relaxed) {
