@@ -3,9 +3,10 @@
 use crate::config::SOCKET_DEFAULT;
 use clap::{Args, Parser, Subcommand};
 use holdfast_api::{
-    FlowListRequest, Handover, RequestKind, SaListRequest, TargetListRequest, TargetSet,
+    FlowListRequest, Handover, RequestKind, SaListRequest, StoreListRequest, TargetListRequest,
+    TargetSet,
 };
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "\
@@ -51,7 +52,7 @@ pub(super) enum Command {
     /// Configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// The replicated log on disk.
+    /// The common store, and the replicated log on disk.
     #[command(subcommand)]
     Store(StoreCommand),
 }
@@ -198,8 +199,28 @@ pub(super) enum ConfigCommand {
     },
 }
 
+#[derive(Debug, Args)]
+pub(super) struct StoreListArguments {
+    /// The common address whose store is meant.
+    #[arg(long, alias = "vip", value_name = "ADDRESS")]
+    address: Option<Ipv4Addr>,
+    /// At most so many SAs.
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+    limit: u32,
+}
+
+impl From<StoreListArguments> for RequestKind {
+    fn from(arguments: StoreListArguments) -> Self {
+        let address = arguments.address.map(|address| address.to_string()).unwrap_or_default();
+        Self::StoreList(StoreListRequest { address, limit: arguments.limit })
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
+    /// The records any member holds for a takeover: IKE SA, Child SA, relation, under whom each
+    /// stands. Never a key.
+    List(StoreListArguments),
     /// Read the log of a member that does not run, and change nothing.
     Check {
         /// The member's data directory.

@@ -37,6 +37,13 @@ pub(super) fn member(socket: &Path, kind: RequestKind, width: Width) -> Result<A
             let text = render::cluster_status(&cluster, width);
             Ok(Answer::new(text, &cluster)?.ending(end(is_whole(&cluster))))
         }
+        ResponseKind::StoreList(list) => {
+            let mut answer = Answer::new(render::store_list(&list, width), &list)?;
+            if list.truncated {
+                answer.notes.push("there are more records; see --limit".to_owned());
+            }
+            Ok(answer.ending(end(list.takeover_ready && list.failed == 0)))
+        }
         ResponseKind::Done(done) => {
             let text = format!("{} (operation {})", render::clean(&done.text), done.operation);
             Answer::new(text, &done)

@@ -85,6 +85,7 @@ fn carry_out(arguments: Arguments) -> Result<Answer, Fault> {
     match command {
         Command::DropReasons(from) => files::drop_reasons(&socket, &from, width),
         Command::Config(ConfigCommand::Check { file }) => files::check_config(&file),
+        Command::Store(StoreCommand::List(list)) => ask::member(&socket, list.into(), width),
         Command::Store(StoreCommand::Check { folder }) => files::check_store(&folder),
         Command::Cluster(ClusterCommand::Init(init)) => files::init_cluster(&init),
         Command::Cluster(ClusterCommand::Status) => {

@@ -8,6 +8,7 @@
 //! Contract: nothing here waits for a client. A client has one question outstanding; the next is
 //! looked at when it is answered. Who is silent or does not read is closed.
 
+mod store;
 mod translate;
 
 pub use translate::{Context, Question, question, reply};

@@ -1,11 +1,12 @@
 //! Between the operator's messages and the member's types.
 
+use super::store::store_list;
 use crate::clock::{self, Calendar};
 use crate::config::Config;
 use crate::transport::Refusal;
 use holdfast_api as api;
 use holdfast_api::{Health, RequestKind, ResponseKind, Role};
-use holdfast_cluster::MemberId;
+use holdfast_cluster::{MemberId, Owner};
 use holdfast_datapath::CountersView;
 use holdfast_ike::IkeCounters;
 use holdfast_ipsec::{DropReason, TrafficSelector};
@@ -18,6 +19,9 @@ use std::net::Ipv4Addr;
 
 /// Most flows an answer lists: what fits a frame with room to spare.
 const FLOWS_MAX: u32 = 20_000;
+
+/// Most records an answer lists; each is two lines at most.
+const RECORDS_MAX: u32 = 20_000;
 
 /// What the shell knows and the member does not.
 #[derive(Debug)]
@@ -63,6 +67,17 @@ pub fn question(request: RequestKind) -> Question {
         RequestKind::TargetSet(set) => {
             OperatorRequest::TargetSet { name: set.name, draining: set.draining }
         }
+        RequestKind::StoreList(list) => {
+            let limit = usize::try_from(list.limit.clamp(1, RECORDS_MAX)).unwrap_or(1);
+            match list.address.as_str() {
+                "" => OperatorRequest::StoreList { address: None, limit },
+                // What is no address at all is no common address of this cluster either.
+                text => {
+                    let address = text.parse().unwrap_or(Ipv4Addr::UNSPECIFIED);
+                    OperatorRequest::StoreList { address: Some(address), limit }
+                }
+            }
+        }
         RequestKind::ClusterStatus(_) => OperatorRequest::ClusterStatus,
         RequestKind::Handover(handover) => {
             OperatorRequest::Handover { to: handover.to.map(MemberId) }
@@ -88,6 +103,9 @@ pub fn reply(reply: OperatorReply, context: &Context<'_>) -> ResponseKind {
             ResponseKind::TargetList(api::TargetList { targets: targets(list.targets) })
         }
         OperatorReply::ClusterStatus(reply) => ResponseKind::ClusterStatus(cluster(reply, context)),
+        OperatorReply::StoreList(list) => {
+            ResponseKind::StoreList(Box::new(store_list(*list, context)))
+        }
         OperatorReply::Done(done) => {
             ResponseKind::Done(api::Done { operation: done.operation, text: done.text })
         }
@@ -182,13 +200,21 @@ fn most_frequent_drops(context: &Context<'_>) -> Vec<api::DropReason> {
     drops
 }
 
-fn cluster(reply: ClusterStatusReply, context: &Context<'_>) -> api::ClusterStatus {
-    let owner = reply.owner.map(|owner| api::Ownership {
+pub(super) fn ownership(
+    owner: Owner,
+    since: Option<Nanos>,
+    context: &Context<'_>,
+) -> api::Ownership {
+    api::Ownership {
         member: owner.member.0,
         incarnation: owner.incarnation.0,
         epoch: owner.epoch.0,
-        since_unix_ms: reply.owner_since.map_or(0, |since| context.calendar.unix_ms(since)),
-    });
+        since_unix_ms: since.map_or(0, |since| context.calendar.unix_ms(since)),
+    }
+}
+
+fn cluster(reply: ClusterStatusReply, context: &Context<'_>) -> api::ClusterStatus {
+    let owner = reply.owner.map(|owner| ownership(owner, reply.owner_since, context));
     let owner_id = reply.owner.map(|owner| owner.member);
     let refusals = context.refusals.iter().chain(&reply.refusals);
     api::ClusterStatus {

@@ -2,6 +2,7 @@
 
 mod lists;
 mod status;
+mod store;
 mod table;
 mod text;
 mod time;
@@ -10,6 +11,7 @@ pub(super) use lists::{cluster_status, drop_reasons, flow_list, sa_list, target_
 #[cfg(test)]
 pub(super) use status::LINES_MAX;
 pub(super) use status::status;
+pub(super) use store::store_list;
 pub(super) use text::{clean, clean_lines, counted};
 pub(super) use time::duration;
 

@@ -8,7 +8,7 @@ use crate::cli::render::{LINES_MAX, TERMINAL_COLUMNS};
 use clap::CommandFactory;
 use holdfast_api::{
     Done, Failure, FailureKind, FrameReader, Health, Request, Response, ResponseKind, Role, SaList,
-    Status, encode_frame,
+    Status, StoreList, encode_frame,
 };
 use prost::Message;
 use serde_json::Value;
@@ -194,6 +194,46 @@ fn tables_fit_a_terminal_unless_asked_otherwise() {
     let wide = against(ResponseKind::SaList(samples::sa_list(3)), &["sa", "list", "--wide"]).0;
     assert!(wide.out.contains("10.77.0.0/16 10.78.0.0/16"), "{}", wide.out);
     assert!(wide.out.contains(&u64::MAX.to_string()), "{}", wide.out);
+}
+
+#[test]
+fn the_store_shows_who_each_record_stands_under_and_how() {
+    let store = || ResponseKind::StoreList(Box::new(samples::store()));
+    let ran = against(store(), &["store", "list", "--address", "198.51.100.100"]).0;
+    assert_eq!(ran.exit, Exit::Degraded, "a record failed");
+    assert_fits_width(&ran.out);
+    for shown in [
+        "applied 4711, up to date",
+        "child_sa",
+        "relation",
+        "inherited",
+        "1 IKE SA, 2 Child SAs with as many relations: 1 inherited, 0 pending, 1 failed.",
+        "stale_record",
+    ] {
+        assert!(ran.out.contains(shown), "{shown}: {}", ran.out);
+    }
+    let wide = against(store(), &["store", "list", "--wide"]).0.out;
+    assert!(
+        wide.contains("cannot be restored: written by a newer version; kept for 1 h"),
+        "{wide}"
+    );
+
+    let json = against(store(), &["store", "list", "--json"]).0.json();
+    assert_eq!(json["records"][1]["kind"], "child_sa");
+    assert_eq!(json["records"][1]["ike_spi"], "1122334455667788");
+    assert_eq!(json["records"][3]["readiness"], "inherited");
+    assert_eq!(json["records"][3]["epoch"], 4);
+    assert_eq!((&json["applied_index"], &json["lag_entries"]), (&4_711.into(), &0.into()));
+}
+
+#[test]
+fn an_old_answer_of_the_store_says_that_it_may_be_old() {
+    let alone = StoreList { follows: false, ..samples::store() };
+    let out = against(ResponseKind::StoreList(Box::new(alone)), &["store", "list"]).0.out;
+    assert!(out.contains("no leader known: this may be old"), "{out}");
+    let empty = StoreList { follows: true, ..StoreList::default() };
+    let out = against(ResponseKind::StoreList(Box::new(empty)), &["store", "list"]).0.out;
+    assert!(out.contains("No records."), "{out}");
 }
 
 #[test]

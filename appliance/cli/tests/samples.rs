@@ -2,7 +2,8 @@
 
 use holdfast_api::{
     ChildSa, ClusterStatus, DropReason, DropReasons, Flow, FlowList, Health, IkeSa, MemberInfo,
-    Ownership, Problem, Refusal, Role, SaList, Status, Target, TargetList,
+    Ownership, Problem, RecordKind, RecordReadiness, Refusal, Role, SaList, Status, StoreList,
+    StoreRecord, Target, TargetList,
 };
 
 /// 2026-03-01T12:00:00Z.
@@ -44,6 +45,52 @@ pub(super) fn sa_list(count: u32) -> SaList {
         takeover_ready: true,
     };
     SaList { ike_sas: (1..=count).map(ike_sa).collect(), child_sas: child_sas(count) }
+}
+
+/// An IKE SA with two Child SAs after a takeover that is not through, and one that failed.
+pub(super) fn store() -> StoreList {
+    let record = |kind: RecordKind, inbound_spi, epoch, readiness: RecordReadiness| StoreRecord {
+        kind: kind.into(),
+        ike_spi: 0x1122_3344_5566_7788,
+        inbound_spi,
+        connection: "headquarters-and-branches".into(),
+        peer: if inbound_spi == 0 { String::new() } else { "198.51.100.10".into() },
+        owner_member: 2,
+        owner_incarnation: 7,
+        epoch,
+        readiness: readiness.into(),
+        reason: String::new(),
+        keep_ms: 0,
+    };
+    let failed = StoreRecord {
+        reason: "IKE SA 1122334455667788 cannot be restored: written by a newer version".into(),
+        keep_ms: 3_600_000,
+        ..record(RecordKind::IkeSa, 0, 5, RecordReadiness::Failed)
+    };
+    StoreList {
+        common_address: "198.51.100.100".into(),
+        member: 1,
+        applied_index: 4_711,
+        lag_entries: 0,
+        follows: true,
+        owner: cluster().owner,
+        ike_sas: 1,
+        child_sas: 2,
+        inherited: 1,
+        pending: 0,
+        failed: 1,
+        takeover_ready: true,
+        takeover_reason: "committed; 2 of 2 other members are connected".into(),
+        records: vec![
+            failed,
+            record(RecordKind::ChildSa, 0xc0de_0001, 5, RecordReadiness::Ready),
+            record(RecordKind::Relation, 0xc0de_0001, 5, RecordReadiness::Ready),
+            record(RecordKind::ChildSa, 0xc0de_0002, 4, RecordReadiness::Inherited),
+            record(RecordKind::Relation, 0xc0de_0002, 4, RecordReadiness::Inherited),
+        ],
+        truncated: false,
+        refused_changes: vec![Refusal { reason: "stale_record".into(), count: 1 }],
+    }
 }
 
 pub(super) fn target(number: u8) -> Target {

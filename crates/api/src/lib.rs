@@ -26,6 +26,7 @@ mod client;
 mod frame;
 mod messages;
 mod names;
+mod store;
 
 pub use client::{Client, ClientError};
 pub use frame::{FRAME_BYTES_MAX, FrameError, FrameReader, encode_frame};
@@ -37,3 +38,4 @@ pub use messages::{
     TargetSet,
 };
 pub use names::Named;
+pub use store::{RecordKind, RecordReadiness, StoreList, StoreListRequest, StoreRecord};

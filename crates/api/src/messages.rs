@@ -1,6 +1,7 @@
 //! The messages. Tags are never used again; times are Unix milliseconds, durations name their unit.
 
 use crate::names::{Named, by_name, ike_spi, spi};
+use crate::store::{StoreList, StoreListRequest};
 use prost::{Enumeration, Message, Oneof};
 use serde::Serialize;
 
@@ -8,7 +9,7 @@ use serde::Serialize;
 #[derive(Clone, PartialEq, Message)]
 pub struct Request {
     /// What is asked; `None` when a newer CLI asks something this member does not know.
-    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 40")]
     pub kind: Option<RequestKind>,
 }
 
@@ -39,6 +40,9 @@ pub enum RequestKind {
     /// Why packets were dropped, and how many.
     #[prost(message, tag = "8")]
     DropReasons(DropReasonsRequest),
+    /// The records of the common store.
+    #[prost(message, tag = "40")]
+    StoreList(StoreListRequest),
 }
 
 /// Asks for [`Status`].
@@ -92,7 +96,7 @@ pub struct DropReasonsRequest {}
 #[derive(Clone, PartialEq, Message)]
 pub struct Response {
     /// What is answered; `None` when a newer member answers something this CLI does not know.
-    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 40")]
     pub kind: Option<ResponseKind>,
 }
 
@@ -124,6 +128,9 @@ pub enum ResponseKind {
     /// Answers an order that was carried out.
     #[prost(message, tag = "8")]
     Done(Done),
+    /// Answers a [`StoreListRequest`].
+    #[prost(message, tag = "40")]
+    StoreList(Box<StoreList>),
 }
 
 /// An order was carried out.

@@ -64,6 +64,7 @@ mod outbox;
 mod ownership;
 mod renewals;
 mod status;
+mod store_list;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -80,3 +81,4 @@ pub use operator::{
     MemberRole, OperatorReply, OperatorRequest, Problem, RefusedKind, RefusedReply, SaListReply,
     StatusReply, TakeoverReadiness, TargetListReply, TargetReply,
 };
+pub use store_list::{RecordReadiness, RecordReply, StoreListReply};

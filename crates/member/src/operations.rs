@@ -70,6 +70,7 @@ impl Member {
                 OperatorReply::TargetList(TargetListReply { targets: self.target_replies() })
             }
             OperatorRequest::ClusterStatus => OperatorReply::ClusterStatus(self.cluster_status()),
+            OperatorRequest::StoreList { address, limit } => self.store_list(address, limit),
             OperatorRequest::FlowList { limit } => return self.list_flows(now, id, limit),
             OperatorRequest::TargetSet { name, draining } => {
                 return self.set_target(now, id, &name, draining);

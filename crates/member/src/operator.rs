@@ -1,5 +1,6 @@
 //! The operator's questions and the answers. No key material has a place in any of them.
 
+use crate::store_list::StoreListReply;
 use holdfast_cluster::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId};
 use holdfast_datapath::FlowInfo;
 use holdfast_ipsec::{Spi, TrafficSelector};
@@ -29,6 +30,13 @@ pub enum OperatorRequest {
     },
     /// How is the replication?
     ClusterStatus,
+    /// Which records does the common store hold, and under whom do they stand?
+    StoreList {
+        /// The common address that is meant; `None` for the one there is.
+        address: Option<Ipv4Addr>,
+        /// The most records wanted.
+        limit: usize,
+    },
     /// Let another member own the common address.
     Handover {
         /// Who; `None` for the one that is up to date.
@@ -49,6 +57,8 @@ pub enum OperatorReply {
     TargetList(TargetListReply),
     /// To [`OperatorRequest::ClusterStatus`].
     ClusterStatus(ClusterStatusReply),
+    /// To [`OperatorRequest::StoreList`].
+    StoreList(Box<StoreListReply>),
     /// A change was made.
     Done(DoneReply),
     /// A change was not made.

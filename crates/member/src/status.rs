@@ -149,7 +149,7 @@ impl Member {
 
     /// Whether the committed records could be carried on by a successor now: without this member
     /// the others must still be a majority.
-    fn readiness(&self) -> TakeoverReadiness {
+    pub(crate) fn readiness(&self) -> TakeoverReadiness {
         let status = self.replica.status();
         let all = self.config.members.len();
         let quorum = all / 2 + 1;

@@ -1,6 +1,7 @@
 //! The common store after a takeover: obtained, carried on, cleared, and guarded against the past.
 
 use super::*;
+use crate::{RecordReadiness, RefusedKind};
 use holdfast_cluster::{Owner, State};
 
 /// Everything that cleans up by the clock has done so: liveness, retransmissions, renewals.
@@ -139,4 +140,44 @@ fn owners_that_die_while_they_carry_on_leave_every_record_to_the_next() {
         assert_eq!(standing_owners(state(&world, owner.member)), [owner], "seed {seed}");
         assert_lawful(&mut world);
     }
+}
+
+#[test]
+fn any_member_lists_the_store_and_says_how_current_it_is() {
+    let mut world = connected(Setup { peers: 3, ..Setup::default() });
+    world.run_for_ms(500);
+    let first = owner(&world);
+    world.kill(first);
+    takeover_ms(&mut world, first);
+    let owner = current(&mut world);
+    world.run_for_ms(100);
+    let members: Vec<MemberId> =
+        world.nodes().map(|(id, _)| id).filter(|id| *id != first).collect();
+    for member in members {
+        let all = OperatorRequest::StoreList { address: None, limit: 1_000 };
+        let OperatorReply::StoreList(list) = ask(&mut world, member, all) else {
+            panic!("another answer")
+        };
+        assert_eq!((list.owner, list.member, list.follows), (Some(owner), member, true));
+        assert_eq!(list.commit_index, list.applied_index);
+        assert_eq!((list.ike_sas, list.inherited, list.truncated), (3, 0, false));
+        assert_eq!(list.records.len(), list.ike_sas + list.child_sas);
+        let ready = |record: &crate::RecordReply| {
+            record.readiness == RecordReadiness::Ready && record.owner == owner
+        };
+        assert!(list.records.iter().all(ready), "{list:?}");
+        assert!(list.records[0].child.is_none() && list.records[1].child.is_some());
+        assert_eq!(list.records[0].ike_spi, list.records[1].ike_spi);
+
+        let some = OperatorRequest::StoreList { address: None, limit: 4 };
+        let OperatorReply::StoreList(list) = ask(&mut world, member, some) else {
+            panic!("another answer")
+        };
+        assert_eq!((list.records.len(), list.truncated, list.ike_sas), (4, true, 3));
+    }
+    let other = OperatorRequest::StoreList { address: Some([10, 0, 0, 1].into()), limit: 1 };
+    let OperatorReply::Refused(refused) = ask(&mut world, owner.member, other) else {
+        panic!("another answer")
+    };
+    assert_eq!(refused.kind, RefusedKind::Usage);
 }

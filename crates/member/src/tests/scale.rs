@@ -125,3 +125,48 @@ fn a_takeover_installs_every_sa_once_and_in_slices() {
     installed.dedup();
     assert_eq!(installed.len(), SAS as usize, "each once");
 }
+
+/// Carries the outputs out that a cluster of one needs; returns the events.
+fn carry_out(member: &mut Member, now: Nanos) -> Vec<MemberEvent> {
+    let mut events = Vec::new();
+    loop {
+        let mut persisted = None;
+        while let Some(output) = member.poll_output() {
+            match output {
+                Output::Persist(batch) => persisted = Some(batch.number),
+                Output::Event(event) => events.push(event),
+                _ => {}
+            }
+        }
+        let Some(number) = persisted else { return events };
+        member.handle(now, Input::Persisted(number));
+    }
+}
+
+#[test]
+fn ike_sas_that_cannot_be_read_are_held_with_their_reason_and_deleted_in_the_end() {
+    let mut now = Nanos::from_secs(1);
+    let mut member = Member::new(config(), full_disk(), [3; 32], now).unwrap();
+    let mut events = Vec::new();
+    let mut run_until = |member: &mut Member, now: &mut Nanos, end: Nanos| {
+        while *now < end {
+            events.extend(carry_out(member, *now));
+            *now = member.next_deadline().unwrap().clamp(*now, end);
+            member.handle_timeout(*now);
+        }
+        std::mem::take(&mut events)
+    };
+    let events = run_until(&mut member, &mut now, Nanos::from_secs(3));
+    let state = member.state();
+    assert_eq!((state.inherited(), state.held().count()), (0, SAS as usize), "none is lost");
+    let (_, hold) = state.held().next().unwrap();
+    assert!(hold.reason.contains("cannot be restored"), "{}", hold.reason);
+    assert_eq!(hold.keep_ms, limits::HOLD_FAILED_MS);
+    let current = events.iter().filter(|event| matches!(event, MemberEvent::StoreCurrent { .. }));
+    assert_eq!(current.count(), 1);
+
+    let end = now.plus_ms(limits::HOLD_FAILED_MS + 1_000);
+    run_until(&mut member, &mut now, end);
+    let state = member.state();
+    assert_eq!((state.held().count(), state.records()), (0, 0), "nor kept for ever");
+}
