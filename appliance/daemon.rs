@@ -1,6 +1,6 @@
 //! Starting a member, step by step, each one a condition of the next.
 
-use crate::config::{Config, LogFormat, TakeoverPolicy, Timing};
+use crate::config::{Config, LogFormat, Role, TakeoverPolicy, Timing};
 use crate::controller::{Controller, ControllerError, Foundation, Parts};
 use crate::pki::{Credentials, PkiError};
 use crate::store::{Store, StoreError};
@@ -150,6 +150,9 @@ fn start_workers(
     lease: &LeaseCell,
     tables: &mut TablesPublisher,
 ) -> Result<WorkerSet, WorkerError> {
+    if config.is_witness() {
+        return Ok(WorkerSet::none());
+    }
     let plan = WorkerPlan {
         outside: config.outside.clone(),
         inside: config.inside.clone(),
@@ -167,14 +170,28 @@ fn member_config(
     workers: &WorkerSet,
     credentials: &Credentials,
 ) -> MemberConfig {
+    let (id, incarnation) = (MemberId(config.member.id), Incarnation(incarnation));
+    let peers = &config.cluster.members;
+    let members = peers.iter().map(|peer| MemberId(peer.id)).collect();
+    let witnesses = peers.iter().filter(|peer| peer.role == Role::Witness);
+    let witnesses = witnesses.map(|peer| MemberId(peer.id)).collect();
+    let release = env!("HOLDFAST_VERSION").to_owned();
+    let timing = match config.cluster.timing {
+        Timing::Brisk => holdfast_replica::Timing::BRISK,
+        Timing::Default => holdfast_replica::Timing::DEFAULT,
+        Timing::Relaxed => holdfast_replica::Timing::RELAXED,
+    };
+    if config.is_witness() {
+        let witness = MemberConfig::witness(id, incarnation, members, witnesses, timing);
+        return MemberConfig { release, ..witness };
+    }
     MemberConfig {
-        id: MemberId(config.member.id),
-        incarnation: Incarnation(incarnation),
-        members: config.cluster.members.iter().map(|peer| MemberId(peer.id)).collect(),
-        timing: match config.cluster.timing {
-            Timing::Default => holdfast_replica::Timing::DEFAULT,
-            Timing::Relaxed => holdfast_replica::Timing::RELAXED,
-        },
+        id,
+        incarnation,
+        members,
+        witnesses,
+        release,
+        timing,
         addresses: addresses(&config.addresses),
         outside_mac: workers.outside_mac(),
         inside_mac: workers.inside_mac(),

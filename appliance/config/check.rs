@@ -2,13 +2,16 @@
 
 use super::read::Problems;
 use super::sections::Places;
-use super::{Addresses, Config};
+use super::{Addresses, Config, Role};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
 /// Adds a problem for each contradiction between the values of `config`.
 pub(super) fn across_sections(config: &Config, places: &Places, problems: &Problems<'_>) {
     members(config, places, problems);
+    if config.is_witness() {
+        return;
+    }
     addresses(&config.addresses, places, problems);
     ports(config, places, problems);
     connections(config, places, problems);
@@ -26,7 +29,16 @@ fn members(config: &Config, places: &Places, problems: &Problems<'_>) {
     if members.len() == 2 {
         let offset = places.members.first().copied().unwrap_or_default();
         let what = "of two members neither can go on alone";
-        problems.add(offset, what, "add a third; it may be a small machine");
+        problems.add(offset, what, "add a third; it may be a witness on a small machine");
+    }
+    let listed = members.iter().find(|member| member.id == config.member.id);
+    if listed.is_some_and(|listed| listed.role != config.member.role) {
+        let what = format!("member {} has another role in the list of members", config.member.id);
+        problems.add(places.member_id, what, "give it the same role in both places");
+    }
+    if !members.is_empty() && members.iter().all(|member| member.role == Role::Witness) {
+        let offset = places.members.first().copied().unwrap_or_default();
+        problems.add(offset, "every member is a witness: nobody could own", "");
     }
 }
 

@@ -63,10 +63,21 @@ pub struct Config {
 pub struct Member {
     /// Which of the cluster's members this is; at least 1.
     pub id: u64,
+    /// What it does.
+    pub role: Role,
     /// Where the log and the incarnation are kept.
     pub data_dir: PathBuf,
     /// The operator's Unix socket.
     pub socket: PathBuf,
+}
+
+/// What a member does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Everything: it votes, and it may come to own the common address.
+    Full,
+    /// It votes, stores the log and never owns; without ports and workers.
+    Witness,
 }
 
 /// `[cluster]`.
@@ -87,6 +98,8 @@ pub struct Cluster {
 /// How fast the failure of an owner is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timing {
+    /// A few tens of milliseconds at most; for metal with isolated cores.
+    Brisk,
     /// Tens of milliseconds; for machines that run nothing else.
     Default,
     /// Some hundreds of milliseconds; for crowded machines.
@@ -100,6 +113,8 @@ pub struct Peer {
     pub id: u64,
     /// Where it listens for the others.
     pub address: SocketAddr,
+    /// What it does.
+    pub role: Role,
 }
 
 /// `[addresses]`.
@@ -263,6 +278,13 @@ impl Config {
     /// Every problem of the text, in the order of their places.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<Problem>> {
         sections::parse(text, folder)
+    }
+
+    /// Whether this member votes and never owns. Of its configuration only `member`, `cluster` and
+    /// `log` mean anything then.
+    #[must_use]
+    pub fn is_witness(&self) -> bool {
+        self.member.role == Role::Witness
     }
 
     /// This member's own entry in the list of members.

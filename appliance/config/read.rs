@@ -136,6 +136,11 @@ impl<'p, 'i> Section<'p, 'i> {
         self.optional(key, parse).unwrap_or(At { value: default, offset: self.offset })
     }
 
+    /// Where the value of a key stands, if it is there; asking makes the key a known one.
+    pub(super) fn place_of(&self, key: &'static str) -> Option<usize> {
+        self.find(key).map(|value| value.span().start)
+    }
+
     /// Whether the key is there, understood or not.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.table.iter().any(|(name, _)| name.get_ref() == key)

@@ -3,7 +3,7 @@
 use super::read::{At, Problems, Section, list, number, parsed, text, word};
 use super::{
     Addresses, CONNECTIONS_MAX, Cluster, Config, Connection, Dpdk, Hugepages, Idle, Ike, Log,
-    LogFormat, MEMBERS_MAX, Member, Peer, Port, Prefix, Problem, QUEUES_MAX, TARGETS_MAX,
+    LogFormat, MEMBERS_MAX, Member, Peer, Port, Prefix, Problem, QUEUES_MAX, Role, TARGETS_MAX,
     TakeoverPolicy, Target, Timing, check,
 };
 use holdfast_crypto::SecretBytes;
@@ -65,6 +65,9 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, Vec<Problem>> {
 fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Config> {
     let member = file.required_table("member").and_then(|s| member(s, folder, places));
     let cluster = file.required_table("cluster").and_then(|s| cluster(s, folder, places));
+    if member.as_ref().is_some_and(|member| member.role == Role::Witness) {
+        return witness(file, member?, cluster);
+    }
     let addresses = file.required_table("addresses").and_then(|s| addresses(s, places));
     let outside = file.required_table("outside").and_then(|s| port(s).map(|(port, ..)| port));
     let inside = file.required_table("inside").and_then(port).map(|(port, device, queues)| {
@@ -108,8 +111,48 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
     })
 }
 
+/// The sections of a member that carries traffic.
+const TRAFFIC: [&str; 7] =
+    ["addresses", "outside", "inside", "dpdk", "ike", "connection", "target"];
+
+/// A witness owns nothing, so nothing but the cluster means anything to it.
+fn witness(file: Section<'_, '_>, member: Member, cluster: Option<Cluster>) -> Option<Config> {
+    for key in TRAFFIC {
+        if let Some(offset) = file.place_of(key) {
+            let what = format!("a witness has no section [{key}]");
+            file.problems().add(offset, what, "it owns nothing; leave the section out");
+        }
+    }
+    let log = file.table("log").map_or_else(Log::default, log);
+    file.finish();
+    let nothing = Ipv4Addr::UNSPECIFIED;
+    let port = Port { device: String::new(), queues: 0 };
+    Some(Config {
+        member,
+        cluster: cluster?,
+        addresses: Addresses {
+            common: nothing,
+            inside: nothing,
+            service: Vec::new(),
+            outside_prefix: Prefix::host(nothing),
+            outside_gateway: None,
+            inside_prefix: Prefix::host(nothing),
+        },
+        outside: port.clone(),
+        inside: port,
+        dpdk: Dpdk::default(),
+        ike: Ike { local_id: Identity::Ipv4(nothing) },
+        connections: Vec::new(),
+        targets: Vec::new(),
+        log,
+    })
+}
+
+const ROLES: &[(&str, Role)] = &[("full", Role::Full), ("witness", Role::Witness)];
+
 fn member(s: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Member> {
     let id = s.required("id", number(1, u64::from(u32::MAX)));
+    let role = s.or("role", Role::Full, word(ROLES)).value;
     let data_dir = s.required("data_dir", path_in(folder));
     let socket = s.or("socket", PathBuf::from(SOCKET_DEFAULT), |value| {
         let path = path_in(folder)(value)?;
@@ -122,12 +165,12 @@ fn member(s: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Memb
     s.finish();
     let id = id?;
     places.member_id = id.offset;
-    Some(Member { id: id.value, data_dir: data_dir?.value, socket: socket.value })
+    Some(Member { id: id.value, role, data_dir: data_dir?.value, socket: socket.value })
 }
 
 fn cluster(s: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Cluster> {
     const TIMINGS: &[(&str, Timing)] =
-        &[("default", Timing::Default), ("relaxed", Timing::Relaxed)];
+        &[("default", Timing::Default), ("relaxed", Timing::Relaxed), ("brisk", Timing::Brisk)];
     let timing = s.or("timing", Timing::Default, word(TIMINGS));
     let ca = s.required("ca", path_in(folder));
     let certificate = s.required("certificate", path_in(folder));
@@ -138,8 +181,9 @@ fn cluster(s: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Clu
         let id = section.required("id", number(1, u64::from(u32::MAX)));
         let form = "an address with a port such as 10.0.0.1:7000";
         let address = section.required("address", parsed::<SocketAddr>(form));
+        let role = section.or("role", Role::Full, word(ROLES)).value;
         section.finish();
-        members.push(Peer { id: id?.value, address: address?.value });
+        members.push(Peer { id: id?.value, address: address?.value, role });
     }
     s.finish();
     Some(Cluster {

@@ -103,7 +103,11 @@ fn values_that_cannot_be_are_refused() {
     for (from, to, expected) in [
         ("id = 1  ", "id = 0  ", "id: must be a whole number from 1"),
         ("id = 1  ", "id = \"1\"", "id: must be a whole number"),
-        ("timing = \"default\"", "timing = \"fast\"", "must be \"default\" or \"relaxed\""),
+        (
+            "timing = \"default\"",
+            "timing = \"fast\"",
+            "must be \"default\" or \"relaxed\" or \"brisk\"",
+        ),
         ("inside = \"192.0.2.100\"", "inside = \"192.0.2.300\"", "is not an IPv4 address"),
         (
             "outside_prefix = \"198.51.100.0/24\"",
@@ -237,4 +241,54 @@ fn a_file_is_loaded_with_paths_relative_to_its_folder() {
 
     let missing = Config::load(&folder.path().join("nowhere.toml")).unwrap_err().to_string();
     assert!(missing.contains("nowhere.toml"));
+}
+
+/// A witness's whole file.
+const WITNESS: &str = "\
+[member]
+id = 3
+role = \"witness\"
+data_dir = \"/var/lib/holdfast\"
+
+[cluster]
+timing = \"brisk\"
+ca = \"ca.pem\"
+certificate = \"member-3.pem\"
+key = \"member-3.key\"
+member = [
+  { id = 1, address = \"10.99.0.1:7000\" },
+  { id = 2, address = \"10.99.0.2:7000\" },
+  { id = 3, address = \"10.99.0.3:7000\", role = \"witness\" },
+]
+";
+
+fn witness_problems(text: &str) -> Vec<String> {
+    match Config::parse(text, Path::new("/etc/holdfast")) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn a_witness_needs_nothing_but_its_cluster() {
+    let config = Config::parse(WITNESS, Path::new("/etc/holdfast")).unwrap();
+    assert!(config.is_witness());
+    assert_eq!(config.cluster.timing, Timing::Brisk);
+    assert_eq!(config.cluster.members[2].role, Role::Witness);
+}
+
+#[test]
+fn a_witness_with_ports_or_of_two_minds_is_refused() {
+    let with_port = format!("{WITNESS}\n[outside]\ndevice = \"net_null0\"\n");
+    let problems = witness_problems(&with_port);
+    assert!(
+        problems.iter().any(|p| p.contains("a witness has no section [outside]")),
+        "{problems:?}"
+    );
+    let elsewhere = WITNESS.replace(", role = \"witness\" }", " }");
+    let problems = witness_problems(&elsewhere);
+    assert!(problems.iter().any(|p| p.contains("has another role in the list")), "{problems:?}");
+    let all = WITNESS.replace(":7000\" }", ":7000\", role = \"witness\" }");
+    let problems = witness_problems(&all);
+    assert!(problems.iter().any(|p| p.contains("every member is a witness")), "{problems:?}");
 }

@@ -373,6 +373,9 @@ impl Controller {
     }
 
     fn look_after_workers(&mut self, now: Nanos) -> Result<(), ControllerError> {
+        if self.parts.workers.count() == 0 {
+            return Ok(());
+        }
         for (at, side) in [Side::Outside, Side::Inside].into_iter().enumerate() {
             let up = self.parts.workers.link_up(side);
             let Some(known) = self.ports_up.get_mut(at) else { continue };

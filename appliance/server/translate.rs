@@ -238,6 +238,7 @@ fn member(reply: &MemberReply, owner: Option<MemberId>, context: &Context<'_>) -
     let role = match () {
         () if !reply.reachable && !connected => Role::Unreachable,
         () if owner == Some(reply.id) => Role::Owner,
+        () if reply.witness => Role::Witness,
         () if reply.leader => Role::Candidate,
         () => Role::Standby,
     };
@@ -249,6 +250,9 @@ fn member(reply: &MemberReply, owner: Option<MemberId>, context: &Context<'_>) -
         this: reply.this,
         matched_index: reply.matched_index,
         connected,
+        witness: reply.witness,
+        release: reply.told.as_ref().map(|(release, _)| release.clone()).unwrap_or_default(),
+        level: reply.told.as_ref().map_or(0, |(_, level)| *level),
     }
 }
 
@@ -258,6 +262,7 @@ const fn role(role: MemberRole) -> Role {
         MemberRole::Candidate => Role::Candidate,
         MemberRole::Owner => Role::Owner,
         MemberRole::Quarantined => Role::Quarantined,
+        MemberRole::Witness => Role::Witness,
     }
 }
 

@@ -109,8 +109,8 @@ pub struct WorkerSet {
     /// Before the ports, so that threads end before their ports stop.
     threads: Vec<WorkerThread>,
     workers: Vec<Controls>,
-    outside: OpenPort,
-    inside: OpenPort,
+    /// Outside and inside; `None` for a witness.
+    ports: Option<(OpenPort, OpenPort)>,
 }
 
 /// The controller's ends of one worker.
@@ -138,7 +138,7 @@ struct Pulse {
 pub fn start(plan: &WorkerPlan, tables: &mut TablesPublisher) -> Result<WorkerSet, WorkerError> {
     let Ports { eal, outside, inside, queues } = ports::open(plan)?;
     let count = u32::try_from(queues.len()).unwrap_or(u32::MAX);
-    let mut set = WorkerSet { threads: Vec::new(), workers: Vec::new(), outside, inside };
+    let mut set = WorkerSet { ports: Some((outside, inside)), ..WorkerSet::none() };
     for (number, (queues, handoff)) in
         (0..count).zip(queues.into_iter().zip(Handoff::<Mbuf>::mesh(count)))
     {
@@ -196,19 +196,24 @@ const fn idle_policy(idle: config::Idle) -> IdlePolicy {
 }
 
 impl WorkerSet {
+    /// No workers, no ports, no DPDK: what a witness has.
+    pub const fn none() -> Self {
+        Self { threads: Vec::new(), workers: Vec::new(), ports: None }
+    }
+
     /// How many workers there are; they are numbered from 0.
     pub fn count(&self) -> u32 {
         u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
     }
 
     /// The outside port's station address.
-    pub const fn outside_mac(&self) -> MacAddr {
-        self.outside.mac
+    pub fn outside_mac(&self) -> MacAddr {
+        self.port(Side::Outside).map_or(MacAddr::ZERO, |port| port.mac)
     }
 
     /// The inside port's station address.
-    pub const fn inside_mac(&self) -> MacAddr {
-        self.inside.mac
+    pub fn inside_mac(&self) -> MacAddr {
+        self.port(Side::Inside).map_or(MacAddr::ZERO, |port| port.mac)
     }
 
     /// Gives a command to a worker.
@@ -246,22 +251,23 @@ impl WorkerSet {
 
     /// Whether frames can pass on a side. Asks the driver, which may ask the kernel.
     pub fn link_up(&self, side: Side) -> bool {
-        self.port(side).link_up()
+        self.port(side).is_some_and(OpenPort::link_up)
     }
 
     /// The counters of a side's port; zeros when the device is gone.
     pub fn port_statistics(&self, side: Side) -> PortStatistics {
-        self.port(side).statistics()
+        self.port(side).map(OpenPort::statistics).unwrap_or_default()
     }
 
     /// Stops the workers and closes the ports.
     pub fn stop(self) {}
 
-    const fn port(&self, side: Side) -> &OpenPort {
-        match side {
-            Side::Outside => &self.outside,
-            Side::Inside => &self.inside,
-        }
+    fn port(&self, side: Side) -> Option<&OpenPort> {
+        let (outside, inside) = self.ports.as_ref()?;
+        Some(match side {
+            Side::Outside => outside,
+            Side::Inside => inside,
+        })
     }
 }
 

@@ -194,6 +194,7 @@ fn member_table(cluster: &ClusterStatus, width: Width) -> String {
             Column::Key("CONNECTED"),
             Column::Number("MATCHED"),
             Column::Number("BEHIND"),
+            Column::Text("RELEASE"),
         ],
     );
     for member in &cluster.members {
@@ -207,6 +208,7 @@ fn member_table(cluster: &ClusterStatus, width: Width) -> String {
             yes_no(member.connected),
             number(member.matched_index),
             number(member.matched_index.map(behind)),
+            dash(&member.release),
         ]);
     }
     table.render()

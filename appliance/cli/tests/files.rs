@@ -40,7 +40,7 @@ fn problems_of_a_configuration_are_told_with_their_place() {
     let file = configuration(folder.path(), |text| text.replace("data_dir", "data_dri"));
     let ran = holdfast(&["config", "check", &file]);
     assert_eq!(ran.exit, Exit::Failure);
-    assert!(ran.out.contains(&format!("{file}:5:1: ")), "{}", ran.out);
+    assert!(ran.out.contains(&format!("{file}:6:1: ")), "{}", ran.out);
     assert!(ran.out.contains("data_dir"), "{}", ran.out);
 
     let json = holdfast(&["config", "check", &file, "--json"]).json();
@@ -48,7 +48,7 @@ fn problems_of_a_configuration_are_told_with_their_place() {
     assert_eq!(keys(&json["problems"][0]), ["column", "line", "remedy", "what"]);
     assert_eq!(json["valid"], false);
     let problems = json["problems"].as_array().unwrap();
-    assert!(problems.iter().any(|problem| problem["line"] == 5), "{problems:?}");
+    assert!(problems.iter().any(|problem| problem["line"] == 6), "{problems:?}");
 }
 
 #[test]

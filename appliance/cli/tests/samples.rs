@@ -140,6 +140,9 @@ fn member(number: u64, role: Role) -> MemberInfo {
         this: number == 1,
         matched_index: Some(1_042),
         connected: role != Role::Unreachable,
+        witness: false,
+        release: "0.1.0".into(),
+        level: 2,
     }
 }
 

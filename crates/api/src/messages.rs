@@ -220,6 +220,8 @@ pub enum Role {
     Unreachable = 3,
     /// Waits out the longest lease after its start, before it votes.
     Quarantined = 4,
+    /// Votes and never owns.
+    Witness = 50,
 }
 
 impl Named for Role {
@@ -230,6 +232,7 @@ impl Named for Role {
             Self::Candidate => "candidate",
             Self::Unreachable => "unreachable",
             Self::Quarantined => "quarantined",
+            Self::Witness => "witness",
         }
     }
 }
@@ -284,6 +287,15 @@ pub struct MemberInfo {
     /// Whether connections to it stand.
     #[prost(bool, tag = "6")]
     pub connected: bool,
+    /// Whether it votes and never owns.
+    #[prost(bool, tag = "50")]
+    pub witness: bool,
+    /// The release of its program; empty while this member has not heard it.
+    #[prost(string, tag = "51")]
+    pub release: String,
+    /// What its program can read and write; 0 while this member has not heard it.
+    #[prost(uint32, tag = "52")]
+    pub level: u32,
 }
 
 /// Connections from or to members that were refused, under a name.

@@ -94,6 +94,8 @@ pub struct Cluster {
     options: ClusterOptions,
     folder: PathBuf,
     members: Vec<Member>,
+    /// The member that votes and never owns.
+    witness: Option<u8>,
 }
 
 #[derive(Debug)]
@@ -142,9 +144,29 @@ impl Cluster {
     /// # Errors
     /// When the tool refuses.
     pub fn prepare(bed: &Bed, options: ClusterOptions) -> Result<Self, BedError> {
+        Self::prepare_with(bed, options, None)
+    }
+
+    /// Like [`Self::prepare`], with member `witness` a witness: it has no use for its ports.
+    ///
+    /// # Errors
+    /// When the tool refuses.
+    pub fn prepare_with_witness(
+        bed: &Bed,
+        options: ClusterOptions,
+        witness: u8,
+    ) -> Result<Self, BedError> {
+        Self::prepare_with(bed, options, Some(witness))
+    }
+
+    fn prepare_with(
+        bed: &Bed,
+        options: ClusterOptions,
+        witness: Option<u8>,
+    ) -> Result<Self, BedError> {
         let folder = bed.folder("cluster");
         let members = (1..).take(bed.topology.members.len());
-        let mut cluster = Self { options, folder, members: Vec::new() };
+        let mut cluster = Self { options, folder, members: Vec::new(), witness };
         cluster.make_certificates(bed.topology.members.len())?;
         for number in members {
             let member = cluster.configure(bed, number)?;
@@ -174,9 +196,11 @@ impl Cluster {
         let (folder, shared, socket) = (folder.display(), self.folder.display(), socket.display());
         let profile = self.options.profile.name();
         let settings = &self.options.connection_settings;
+        let role = self.role(number);
         let mut text = format!(
             "[member]
 id = {number}
+role = \"{role}\"
 data_dir = \"{folder}/data\"
 socket = \"{socket}\"
 
@@ -185,7 +209,22 @@ timing = \"{profile}\"
 ca = \"{shared}/ca.pem\"
 certificate = \"{shared}/member-{number}.pem\"
 key = \"{shared}/member-{number}.key\"
-
+"
+        );
+        for member in (1..).take(bed.topology.members.len()) {
+            let (address, role) = (management_address(member), self.role(member));
+            let _ = write!(
+                text,
+                "\n[[cluster.member]]\nid = {member}\naddress = \"{address}:{RAFT_PORT}\"\n\
+                 role = \"{role}\"\n"
+            );
+        }
+        if self.witness == Some(number) {
+            return text;
+        }
+        let _ = write!(
+            text,
+            "
 [addresses]
 common = \"{COMMON}\"
 inside = \"{INSIDE}\"
@@ -212,18 +251,15 @@ remote_ts = [\"{CLIENT_INNER}/32\"]
 {settings}
 "
         );
-        for member in (1..).take(bed.topology.members.len()) {
-            let address = management_address(member);
-            let _ = write!(
-                text,
-                "\n[[cluster.member]]\nid = {member}\naddress = \"{address}:{RAFT_PORT}\"\n"
-            );
-        }
         for (target, name) in (1..).zip(bed.target_names()) {
             let address = target_address(target);
             let _ = write!(text, "\n[[target]]\nname = \"{name}\"\naddress = \"{address}\"\n");
         }
         text
+    }
+
+    fn role(&self, number: u8) -> &'static str {
+        if self.witness == Some(number) { "witness" } else { "full" }
     }
 
     /// Starts member `number`, or starts it again after a kill.

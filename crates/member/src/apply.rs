@@ -26,6 +26,7 @@ impl Member {
             ReplicaOutput::RoleChanged { role, term, leader } => {
                 self.event(MemberEvent::LeaderChanged { term, leader });
                 match role {
+                    Role::Leader if self.config.is_witness() => {}
                     Role::Leader => self.begin_claim(now),
                     Role::Follower | Role::Candidate => {
                         self.relinquish(now, LossCause::Leadership);

@@ -2,9 +2,10 @@
 
 use holdfast_cluster::{Incarnation, MemberId, TargetId};
 use holdfast_datapath::Prefix;
-use holdfast_ike::IkeConfig;
+use holdfast_ike::{Identity, IkeConfig};
 use holdfast_packet::MacAddr;
 use holdfast_replica::Timing;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 /// Everything a member needs to know before its first input. Addresses, targets, IKE connections,
@@ -17,6 +18,10 @@ pub struct MemberConfig {
     pub incarnation: Incarnation,
     /// All members, this one among them.
     pub members: Vec<MemberId>,
+    /// Those of them that vote and never own.
+    pub witnesses: BTreeSet<MemberId>,
+    /// The release of the program, told to the other members.
+    pub release: String,
     /// The clockwork of elections and leases.
     pub timing: Timing,
     /// The addresses the cluster speaks for, and its networks.
@@ -38,6 +43,50 @@ pub struct MemberConfig {
     pub flow_seed: u64,
     /// What to do about numbers that became ambiguous in a takeover.
     pub policy: RenewPolicy,
+}
+
+impl MemberConfig {
+    /// What a witness needs to know: it votes, stores the log and owns nothing, so it has neither
+    /// workers nor ports, and no address means anything to it.
+    #[must_use]
+    pub fn witness(
+        id: MemberId,
+        incarnation: Incarnation,
+        members: Vec<MemberId>,
+        witnesses: BTreeSet<MemberId>,
+        timing: Timing,
+    ) -> Self {
+        let nothing = Ipv4Addr::UNSPECIFIED;
+        Self {
+            id,
+            incarnation,
+            members,
+            witnesses,
+            release: String::new(),
+            timing,
+            addresses: Addresses {
+                common: nothing,
+                inside: nothing,
+                service: nothing,
+                outside_prefix: Prefix { address: nothing, length: 32 },
+                gateway: None,
+            },
+            outside_mac: MacAddr::ZERO,
+            inside_mac: MacAddr::ZERO,
+            ike: IkeConfig::new(nothing, Identity::Ipv4(nothing)),
+            targets: Vec::new(),
+            workers: 0,
+            maglev_seed: 0,
+            flow_seed: 0,
+            policy: RenewPolicy::default(),
+        }
+    }
+
+    /// Whether this member votes and never owns.
+    #[must_use]
+    pub fn is_witness(&self) -> bool {
+        self.witnesses.contains(&self.id)
+    }
 }
 
 /// The addresses that move with the ownership, and how to reach peers.

@@ -86,8 +86,10 @@ impl Member {
         now: Nanos,
     ) -> Result<Self, MemberError> {
         check(&config)?;
-        let replica_config =
-            Config::new(config.id, config.members.clone(), config.timing, config.incarnation);
+        let members = config.members.clone();
+        let mut replica_config = Config::new(config.id, members, config.timing, config.incarnation);
+        replica_config.witnesses.clone_from(&config.witnesses);
+        replica_config.release.clone_from(&config.release);
         let replica = Replica::new(replica_config, recovered, now)?;
         let [a, b, c, d, e, f, g, h, ..] = seed;
         let mut member = Self {
@@ -183,7 +185,7 @@ impl Member {
             self.replica.poll_timeout(),
             self.outside.next_due(),
             self.inside.next_due(),
-            self.tables.due(),
+            self.tables.due().filter(|_| !self.config.is_witness()),
             self.operations.due(),
             Some(self.next_hop_review),
         ];
@@ -303,6 +305,9 @@ impl Member {
 
     /// Publishes tables when they are due, then has the workers forget what they no longer name.
     pub(crate) fn publish(&mut self, now: Nanos, at_once: bool) {
+        if self.config.is_witness() {
+            return;
+        }
         let tables = self.tables.publish(
             now,
             at_once,
@@ -392,7 +397,7 @@ impl Member {
 }
 
 fn check(config: &MemberConfig) -> Result<(), MemberError> {
-    if !config.workers.is_power_of_two() {
+    if !config.is_witness() && !config.workers.is_power_of_two() {
         return Err(MemberError::Workers(config.workers));
     }
     if config.targets.len() > limits::TARGETS_MAX {

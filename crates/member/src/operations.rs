@@ -249,16 +249,19 @@ impl Member {
     fn successor(&self, wish: Option<MemberId>) -> Result<MemberId, String> {
         let status = self.replica.status();
         if let Some(wish) = wish
-            && !self.config.members.contains(&wish)
+            && !self.replica.configuration().contains(wish)
         {
             return Err(format!("there is no member {wish}"));
+        }
+        if let Some(wish) = wish.filter(|wish| self.replica.is_witness(*wish)) {
+            return Err(format!("member {wish} is a witness and owns nothing"));
         }
         let fit = status
             .members
             .iter()
             .filter(|member| member.id != self.config.id)
             .filter(|member| wish.is_none_or(|wish| wish == member.id))
-            .filter(|member| member.active)
+            .filter(|member| member.active && !member.witness)
             .filter(|member| member.matched.saturating_add(HANDOVER_LAG_MAX) >= status.last)
             .max_by_key(|member| (member.matched, std::cmp::Reverse(member.id)));
         fit.map(|member| member.id).ok_or_else(|| match wish {

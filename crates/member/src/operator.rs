@@ -112,6 +112,8 @@ pub enum MemberRole {
     Owner,
     /// Started so recently that it must not vote yet.
     Quarantined,
+    /// Votes and never owns.
+    Witness,
 }
 
 /// Something is not as it should be.
@@ -194,6 +196,10 @@ pub struct MemberReply {
     pub reachable: bool,
     /// The last entry it is known to have; only the leader knows.
     pub matched_index: Option<u64>,
+    /// Whether it votes and never owns.
+    pub witness: bool,
+    /// The release of its program and what it can read and write, once it has told them.
+    pub told: Option<(String, u32)>,
 }
 
 /// The security associations.

@@ -11,7 +11,7 @@ use holdfast_cluster::{ChildRecord, IkeSpi};
 use holdfast_ipsec::Encapsulation;
 use holdfast_packet::{Nanos, Side};
 use holdfast_replica::Role;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Member {
     pub(crate) fn status(&self, now: Nanos) -> StatusReply {
@@ -43,6 +43,7 @@ impl Member {
             Ownership::Owning { .. } => MemberRole::Owner,
             Ownership::Claiming { .. } => MemberRole::Candidate,
             Ownership::Standby if now < self.quarantine_until => MemberRole::Quarantined,
+            Ownership::Standby if self.config.is_witness() => MemberRole::Witness,
             Ownership::Standby => match self.replica.role() {
                 Role::Candidate | Role::Leader => MemberRole::Candidate,
                 Role::Follower => MemberRole::Standby,
@@ -53,17 +54,19 @@ impl Member {
     pub(crate) fn cluster_status(&self) -> ClusterStatusReply {
         let status = self.replica.status();
         let state = self.replica.state();
-        let members = self.config.members.iter().map(|id| {
-            let progress = status.members.iter().find(|member| member.id == *id);
-            let this = *id == self.config.id;
-            let leads = status.leader == Some(*id);
+        let members = self.replica.configuration().members().into_iter().map(|id| {
+            let progress = status.members.iter().find(|member| member.id == id);
+            let this = id == self.config.id;
+            let leads = status.leader == Some(id);
             MemberReply {
-                id: *id,
+                id,
                 this,
                 leader: leads,
                 // A follower hears of nobody but its leader.
                 reachable: progress.map_or(this || leads, |member| member.active),
                 matched_index: progress.map(|member| member.matched),
+                witness: self.replica.is_witness(id),
+                told: self.replica.told_by(id).map(|(release, level)| (release.to_owned(), level)),
             }
         });
         ClusterStatusReply {
@@ -151,8 +154,8 @@ impl Member {
     /// the others must still be a majority.
     pub(crate) fn readiness(&self) -> TakeoverReadiness {
         let status = self.replica.status();
-        let all = self.config.members.len();
-        let quorum = all / 2 + 1;
+        let configuration = self.replica.configuration();
+        let all = configuration.members().len();
         if !self.replica.is_leader() {
             let reason = match status.leader {
                 Some(leader) => {
@@ -163,14 +166,21 @@ impl Member {
             return TakeoverReadiness { ready: status.leader.is_some(), reason };
         }
         let others = status.members.iter().filter(|member| member.id != self.config.id);
-        let connected = others.filter(|member| member.active).count();
-        let ready = connected >= quorum;
-        let reason = if ready {
+        let active: BTreeSet<_> =
+            others.filter(|member| member.active).map(|member| member.id).collect();
+        let connected = active.len();
+        let majority = configuration.reached(|id| active.contains(&id).then_some(())).is_some();
+        let full = active.iter().any(|id| !self.replica.is_witness(*id));
+        let ready = majority && full;
+        let reason = if majority && !full {
+            "committed, but only witnesses are connected, and they own nothing".to_owned()
+        } else if ready {
             format!(
                 "committed; {connected} of {} other members are connected",
                 all.saturating_sub(1)
             )
         } else {
+            let quorum = all / 2 + 1;
             format!(
                 "committed, but only {connected} other members are connected and {quorum} must be"
             )
@@ -227,6 +237,9 @@ impl Member {
     }
 
     fn target_problems(&self, add: &mut impl FnMut(String, &str)) {
+        if self.config.is_witness() {
+            return;
+        }
         let targets = self.target_replies();
         if !targets.iter().any(|target| target.up && !target.draining && target.weight > 0) {
             add(

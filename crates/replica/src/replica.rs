@@ -12,7 +12,7 @@ use holdfast_cluster::{Command, Configuration, Epoch, MemberId, Owner, State, le
 use holdfast_packet::Nanos;
 use raft::eraftpb::{ConfState, EntryType, Message, MessageType};
 use raft::{CAMPAIGN_TRANSFER, ProgressState, RawNode, SnapshotStatus, StateRole};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Overdue ticks made up for in one call. More would end a leader that was only stalled: it
 /// would count itself out before it could hear its followers again.
@@ -468,6 +468,12 @@ impl Replica {
         before.min(RANK_MAX)
     }
 
+    /// Who votes, by what is applied here.
+    #[must_use]
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
     /// Whether `member` votes and never owns.
     #[must_use]
     pub fn is_witness(&self, member: MemberId) -> bool {
@@ -555,15 +561,15 @@ impl Replica {
     #[must_use]
     pub fn status(&self) -> Status {
         let raft = &self.node.raft;
-        let progress = |id: &MemberId| {
+        let progress = |id: MemberId| {
             raft.prs().get(id.0).map(|progress| MemberProgress {
-                id: *id,
+                id,
                 matched: progress.matched,
-                active: progress.recent_active || *id == self.config.id,
-                witness: self.is_witness(*id),
+                active: progress.recent_active || id == self.config.id,
+                witness: self.is_witness(id),
             })
         };
-        let members = if self.is_leader() { self.config.members.as_slice() } else { &[] };
+        let members = if self.is_leader() { self.configuration.members() } else { BTreeSet::new() };
         Status {
             role: self.role(),
             term: self.term(),
@@ -572,7 +578,7 @@ impl Replica {
             applied: self.state.applied(),
             last: raft.raft_log.last_index(),
             lease_until: self.lease.until(),
-            members: members.iter().filter_map(progress).collect(),
+            members: members.into_iter().filter_map(progress).collect(),
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Setup {
     pub seed: u64,
     /// How many members.
     pub members: u64,
+    /// How many of them, the last ones, vote and never own.
+    pub witnesses: u64,
     /// Workers of each member; a power of two.
     pub workers: u32,
     /// How many peers, at most [`PEERS_MAX`].
@@ -71,6 +73,7 @@ impl Default for Setup {
         Self {
             seed: 1,
             members: 3,
+            witnesses: 0,
             workers: 1,
             peers: 1,
             targets: 3,
@@ -147,8 +150,10 @@ impl World {
         (0..world.peers.len()).for_each(|n| world.outside.attach(Attachment::Host(n)));
         (0..world.targets.len()).for_each(|n| world.inside.attach(Attachment::Host(n)));
         for id in world.config.members.clone() {
-            world.outside.attach(Attachment::Member(id));
-            world.inside.attach(Attachment::Member(id));
+            if !world.config.witnesses.contains(&id) {
+                world.outside.attach(Attachment::Member(id));
+                world.inside.attach(Attachment::Member(id));
+            }
             let config = world.config_of(id);
             let node = Node::boot(&config, &mut world.random, world.now)?;
             world.nodes.insert(id, node);
@@ -158,7 +163,12 @@ impl World {
     }
 
     fn config_of(&self, id: MemberId) -> MemberConfig {
-        MemberConfig { id, ..self.config.clone() }
+        let config = &self.config;
+        if config.witnesses.contains(&id) {
+            let (members, witnesses) = (config.members.clone(), config.witnesses.clone());
+            return MemberConfig::witness(id, Incarnation(0), members, witnesses, config.timing);
+        }
+        MemberConfig { id, ..config.clone() }
     }
 
     /// The present moment.
@@ -553,6 +563,11 @@ fn member_config(setup: &Setup) -> MemberConfig {
         id: MemberId(1),
         incarnation: Incarnation(0),
         members: (1..=setup.members).map(MemberId).collect(),
+        witnesses: (setup.members.saturating_sub(setup.witnesses).saturating_add(1)
+            ..=setup.members)
+            .map(MemberId)
+            .collect(),
+        release: "test".to_owned(),
         timing: setup.timing,
         addresses: Addresses {
             common: COMMON,

@@ -4,6 +4,7 @@ mod laws;
 mod operator;
 mod records;
 mod scale;
+mod shapes;
 mod takeover;
 
 use crate::testing::{Peer, Setup, World};

@@ -71,6 +71,8 @@ fn config() -> MemberConfig {
     MemberConfig {
         id: MemberId(1),
         incarnation: Incarnation(1),
+        witnesses: std::collections::BTreeSet::new(),
+        release: String::new(),
         members: vec![MemberId(1)],
         timing: Timing::DEFAULT,
         addresses: Addresses {
