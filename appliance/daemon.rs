@@ -10,7 +10,9 @@ use holdfast_cluster::{Incarnation, MemberId, TargetId};
 use holdfast_datapath::{LeaseCell, Prefix, TablesPublisher};
 use holdfast_ike::IkeConfig;
 use holdfast_ipsec::TrafficSelector;
-use holdfast_member::{Addresses, Member, MemberConfig, MemberError, RenewPolicy, TargetConfig};
+use holdfast_member::{
+    Addresses, Member, MemberConfig, MemberError, RenewPolicy, SuccessionPolicy, TargetConfig,
+};
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
@@ -201,6 +203,7 @@ fn member_config(
         maglev_seed: credentials.cluster_seed("maglev"),
         flow_seed: credentials.cluster_seed("flow"),
         policy: policy(config),
+        succession: SuccessionPolicy::default(),
     }
 }
 

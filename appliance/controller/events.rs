@@ -64,8 +64,18 @@ pub(super) fn log(event: &MemberEvent) {
         MemberEvent::HandoverStarted { to, .. } => {
             tracing::info!(event = "handover_started", to = to.0, "{event}");
         }
-        MemberEvent::HandoverFailed { to } => {
+        MemberEvent::HandoverFailed { to, .. } => {
             tracing::warn!(event = "handover_failed", to = to.0, "{event}");
+        }
+        MemberEvent::HandoverDone { owner, took_us, passed_on_us, frames } => {
+            tracing::info!(
+                event = "handover_done",
+                to = owner.member.0,
+                took_us,
+                passed_on_us,
+                frames,
+                "{event}"
+            );
         }
         MemberEvent::PeerMessageRefused { from, .. } => {
             tracing::warn!(event = "peer_message_refused", from = from.0, "{event}");

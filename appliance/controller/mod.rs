@@ -27,7 +27,7 @@ use crate::transport::{Transport, TransportEvent};
 use crate::worker::WorkerSet;
 use backlog::{Backlog, Order};
 use holdfast_cluster::MemberId;
-use holdfast_datapath::{COUNTERS_LEN, LeaseCell, TablesPublisher};
+use holdfast_datapath::{COUNTERS_LEN, CountersView, LeaseCell, Metric, TablesPublisher};
 use holdfast_member::{Input, Member, OperatorRequest, Output};
 use holdfast_packet::{Nanos, Side};
 use mio::{Events, Poll, Token, Waker};
@@ -57,6 +57,10 @@ const BACKLOG_RETRY_MS: u64 = 1;
 
 /// How long a member that stops waits for another one to take over.
 const FAREWELL_MS: u64 = 1_000;
+
+/// How long a member that handed over goes on passing frames to its successor before it ends: the
+/// announcements of the first [`FAREWELL_FORWARDING_MS`] have reached the neighbours then.
+const FAREWELL_FORWARDING_MS: u64 = 250;
 
 /// The daemon's own question, when it stops. The server counts its questions up from 1.
 const FAREWELL: u64 = 0;
@@ -396,7 +400,11 @@ impl Controller {
             self.parts.statistics.update(worker, &counters.snapshot());
         }
         self.parts.tables.reclaim();
-        Ok(())
+        self.count();
+        let counters = CountersView::new(&self.counters);
+        let done = [Metric::Opened, Metric::Sealed].map(|metric| counters.metric(metric));
+        let packets = done.into_iter().fold(0, u64::wrapping_add);
+        self.handle(Input::Traffic { packets })
     }
 
     fn handle(&mut self, input: Input) -> Result<(), ControllerError> {
@@ -446,10 +454,12 @@ impl Controller {
         if self.backlog.is_hopeless() { Err(ControllerError::Backlog) } else { Ok(()) }
     }
 
-    /// The handover is done or cannot be: nothing keeps the daemon any longer.
+    /// The handover is done or cannot be: only stragglers keep the daemon any longer.
     fn take_farewell(&mut self, reply: &holdfast_member::OperatorReply) {
         tracing::info!(outcome = ?reply, "farewell");
-        self.ends = Some(Nanos::ZERO);
+        let handed_over = matches!(reply, holdfast_member::OperatorReply::Done(_));
+        let forwarding_ms = if handed_over { FAREWELL_FORWARDING_MS } else { 0 };
+        self.ends = Some(clock::now().plus_ms(forwarding_ms));
     }
 
     fn has_ended(&self) -> bool {

@@ -86,7 +86,7 @@ impl Member {
         match effect {
             Effect::OwnerChanged { owner, previous } => {
                 self.on_owner_changed(now, owner, previous);
-                self.operations_owner_changed(owner);
+                self.handover_owner_changed(now, owner);
             }
             Effect::IkeChanged(spi) | Effect::IkeRemoved(spi) => {
                 self.carrying.held(now, RecordName::Ike(spi), None);
@@ -125,6 +125,7 @@ impl Member {
                     self.command(worker, WorkerCommand::Horizon { spi, horizon });
                 }
             }
+            Effect::Settled(settlement) if ours => self.on_settled(now, settlement),
             Effect::Settled(_) => {}
             Effect::TargetChanged { target, draining } => {
                 self.tables.touch();

@@ -43,6 +43,8 @@ pub struct MemberConfig {
     pub flow_seed: u64,
     /// What to do about numbers that became ambiguous in a takeover.
     pub policy: RenewPolicy,
+    /// Which member should own when several could.
+    pub succession: SuccessionPolicy,
 }
 
 impl MemberConfig {
@@ -79,6 +81,7 @@ impl MemberConfig {
             maglev_seed: 0,
             flow_seed: 0,
             policy: RenewPolicy::default(),
+            succession: SuccessionPolicy::default(),
         }
     }
 
@@ -123,6 +126,43 @@ pub struct TargetConfig {
     pub address: Ipv4Addr,
     /// Its share of new connections, relative to the others; 0 for none.
     pub weight: u32,
+}
+
+/// Which member should own when several are fit. Equal on all members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SuccessionPolicy {
+    /// Whether a preferred member gets the address back.
+    pub takeback: Takeback,
+    /// Members, the one that should own first; those not named follow in the order of their ids.
+    pub preference: Vec<MemberId>,
+    /// A member is not given the address back before it has been fit for so long, nor before the
+    /// owner has owned for so long.
+    pub hold_down_ms: u64,
+    /// Without a packet for so long the cluster counts as idle.
+    pub idle_ms: u64,
+}
+
+impl Default for SuccessionPolicy {
+    fn default() -> Self {
+        Self {
+            takeback: Takeback::Never,
+            preference: Vec::new(),
+            hold_down_ms: 60_000,
+            idle_ms: 10_000,
+        }
+    }
+}
+
+/// When a preferred member that is fit again gets the address back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Takeback {
+    /// Not at all: the ownership moves only when it must, or when the operator says so.
+    #[default]
+    Never,
+    /// When no packet flows.
+    Idle,
+    /// At once.
+    Now,
 }
 
 /// What to do about a Child SA whose peer still uses numbers the predecessor may have accepted.

@@ -109,6 +109,8 @@ pub enum MemberEvent {
     HandoverFailed {
         /// The chosen successor.
         to: MemberId,
+        /// Why.
+        reason: String,
     },
     /// Records of an earlier ownership are cleared and stand under the present one.
     RecordsCarriedOn {
@@ -133,6 +135,19 @@ pub enum MemberEvent {
         /// Why and for how long; `None` when it runs.
         hold: Option<Hold>,
     },
+    /// The address was handed over.
+    HandoverDone {
+        /// To whom.
+        owner: Owner,
+        /// From the request to its ownership, in microseconds.
+        took_us: u64,
+        /// Of that, with frames being passed on, in microseconds; 0 for a handover the plain way.
+        passed_on_us: u64,
+        /// How many frames were passed on.
+        frames: u64,
+    },
+    /// Where this member stopped contradicts the records: its successor takes over as after a crash.
+    SettlementVoid,
     /// A replicated command was refused by all members alike.
     CommandRefused(Refusal),
     /// The replicated records and the IKE machine disagreed; it was loaded anew from the records.
@@ -175,6 +190,8 @@ pub enum HandoverCause {
     PortDown(Side),
     /// A worker of this member does not poll.
     WorkerStalled(u32),
+    /// A preferred member is fit again.
+    Takeback,
     /// This member's lease cannot come back in this term.
     LeaseSuspended,
 }
@@ -215,7 +232,6 @@ impl fmt::Display for MemberEvent {
             Self::HandoverStarted { to, cause } => {
                 write!(f, "handing over to member {to}: {cause}")
             }
-            Self::HandoverFailed { to } => write!(f, "handover to member {to} failed"),
             Self::RecordsCarriedOn { from, records } => {
                 write!(f, "{records} records of {from} carried on and cleared")
             }
@@ -234,6 +250,14 @@ impl fmt::Display for MemberEvent {
                 let keep_s = hold.keep_ms / 1_000;
                 write!(f, "{record} {what}: {}; its record is kept for {keep_s} s", hold.reason)
             }
+            Self::HandoverFailed { to, reason } => {
+                write!(f, "handover to member {to} failed: {reason}")
+            }
+            Self::HandoverDone { owner, took_us, passed_on_us, frames } => write!(
+                f,
+                "handed over to {owner} in {took_us} us, {passed_on_us} us of them passing on {frames} frames"
+            ),
+            Self::SettlementVoid => f.write_str("the settled numbers contradict the records"),
             Self::CommandRefused(refusal) => write!(f, "command refused: {refusal}"),
             Self::IkeReloaded => f.write_str("IKE SAs loaded anew from the replicated records"),
             Self::IkeUnreadable { reason } => f.write_str(reason),
@@ -260,6 +284,7 @@ impl fmt::Display for HandoverCause {
             Self::Operator => f.write_str("the operator asked for it"),
             Self::PortDown(side) => write!(f, "the {} port has no link", side.name()),
             Self::WorkerStalled(worker) => write!(f, "worker {worker} does not poll"),
+            Self::Takeback => f.write_str("a preferred member is fit again"),
             Self::LeaseSuspended => f.write_str("no lease in this term any more"),
         }
     }

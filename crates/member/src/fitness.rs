@@ -1,22 +1,20 @@
 //! Whether this member can serve, apart from replication.
 
 use crate::event::HandoverCause;
-use holdfast_packet::{Nanos, Side};
+use holdfast_packet::Side;
 use std::collections::BTreeSet;
 
 /// What the shell reported of ports and workers.
 #[derive(Debug, Clone)]
-pub(crate) struct Fitness {
+pub(crate) struct Health {
     up: [bool; 2],
     stalled: BTreeSet<u32>,
-    /// When an unfit leader next tries to hand over.
-    pub(crate) next_try: Nanos,
 }
 
-impl Fitness {
+impl Health {
     /// Fit until told otherwise.
     pub(crate) fn new() -> Self {
-        Self { up: [true; 2], stalled: BTreeSet::new(), next_try: Nanos::ZERO }
+        Self { up: [true; 2], stalled: BTreeSet::new() }
     }
 
     /// A port lost or regained its link.

@@ -49,6 +49,11 @@ pub enum Input {
         /// Whether it has a link.
         up: bool,
     },
+    /// How many packets the workers opened and sealed since their start. Now and then.
+    Traffic {
+        /// All workers together.
+        packets: u64,
+    },
     /// The operator wants something. Answered by exactly one [`Output::Operator`] of the same id,
     /// perhaps later.
     Operator {

@@ -17,6 +17,7 @@
 //!   worker: RangeLow, HorizonLow --> Grants --+--propose
 //!   worker: Ambiguous -> Renewals -> Ike      |
 //!   operator ---> target set, handover -------'
+//!   other members <--fitness, offers--> Handover, succession --> worker: stop, pass on, keep
 //! ```
 //!
 //! # A member's life
@@ -36,7 +37,8 @@
 //! * `now` never goes back and is the clock the workers compare the lease with.
 //! * Law 1: a lease is put out only while this member is the owner by the records and holds the
 //!   lease of the term it took ownership in; it is taken back in the output that ends it.
-//! * Law 2: workers get only ranges and horizons that were applied, each once per ownership.
+//! * Law 2: workers get only ranges and horizons that were applied, each once per ownership. What
+//!   an owner that hands over left unused its successor gets: only when all its workers stopped.
 //! * Law 3: an IKE datagram is put out only when the step that made it, and all before it, are
 //!   applied under the ownership it was made in.
 //! * Every queue is bounded: [`limits`].
@@ -45,13 +47,16 @@
 
 mod announce;
 mod apply;
+mod bulletin;
 mod carrying;
 mod config;
 mod error;
 mod event;
+mod fellows;
 mod fitness;
 mod frames;
 mod grants;
+mod handover;
 mod io;
 pub mod limits;
 mod loading;
@@ -65,13 +70,15 @@ mod ownership;
 mod renewals;
 mod status;
 mod store_list;
+mod succession;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Addresses, MemberConfig, RenewPolicy, TargetConfig};
+pub use bulletin::Fitness;
+pub use config::{Addresses, MemberConfig, RenewPolicy, SuccessionPolicy, Takeback, TargetConfig};
 pub use error::MemberError;
 pub use event::{HandoverCause, LossCause, MemberEvent};
 pub use io::{Input, Output};

@@ -100,10 +100,35 @@ pub const PUBLISH_POLICIES: u64 = 512;
 /// Tables are published at most this often when many SAs change at once; a single change at once.
 pub const PUBLISH_PAUSE_MS: u64 = 2;
 
-/// How long a handover may take before it counts as failed.
+/// How long an election may take in a handover before it counts as failed.
 pub const HANDOVER_PATIENCE_MS: u64 = 2_000;
 
-/// An unfit leader tries to hand over this often.
+/// How long IKE exchanges under way may take to be committed before a handover is given up: nothing
+/// has stopped yet, so there is time.
+pub const HANDOVER_DRAIN_MS: u64 = 500;
+
+/// How long a successor may take to answer.
+pub const HANDOVER_OFFER_MS: u64 = 500;
+
+/// How long workers may take to stop and say where: each needs a few polls; the frames that arrive
+/// meanwhile wait at the successor.
+pub const HANDOVER_SUSPEND_MS: u64 = 100;
+
+/// IKE frames kept from the beginning of a handover until the workers pass frames on: milliseconds.
+/// Peers repeat what is lost.
+pub const HANDOVER_PUNTS_MAX: usize = 256;
+
+/// How long a former owner passes frames on: longer than an announcement takes to reach a neighbour
+/// that was busy, as long as z/OS keeps its MOVING state.
+pub const MOVING_MS: u64 = 10_000;
+
+/// How often a member says how it is when nothing changes.
+pub const BULLETIN_MS: u64 = 250;
+
+/// What a member said of itself is no news any more after this long: four bulletins lost.
+pub const BULLETIN_STALE_MS: u64 = 1_100;
+
+/// An unfit owner tries to hand over this often, when the last try failed.
 pub const UNFIT_RETRY_MS: u64 = 1_000;
 
 /// How long the workers have to list their flows.

@@ -34,6 +34,11 @@ impl Loading {
         self.children.is_empty() && self.ike_sas.is_empty()
     }
 
+    /// True when the workers have all Child SAs.
+    pub(crate) fn has_all_children(&self) -> bool {
+        self.children.is_empty()
+    }
+
     /// How many SAs of either kind are to come.
     pub(crate) fn left(&self) -> usize {
         self.children.len().saturating_add(self.ike_sas.len())

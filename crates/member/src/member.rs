@@ -1,12 +1,15 @@
 //! The struct and its four methods.
 
 use crate::announce::Announcer;
+use crate::bulletin::{Fitness, MemberMessage};
 use crate::carrying::{Carrying, records_of};
 use crate::config::MemberConfig;
 use crate::error::MemberError;
 use crate::event::MemberEvent;
-use crate::fitness::Fitness;
+use crate::fellows::Fellows;
+use crate::fitness::Health;
 use crate::grants::Grants;
+use crate::handover::Handover;
 use crate::io::{Input, Output};
 use crate::limits;
 use crate::loading::Loading;
@@ -49,7 +52,24 @@ pub struct Member {
     pub(crate) tables: TablesKeeper,
     /// SAs the workers forget once tables without them are published.
     pub(crate) removals: BTreeSet<Spi>,
-    pub(crate) fitness: Fitness,
+    pub(crate) health: Health,
+    /// Its tables were built and its neighbours known, once in this boot.
+    pub(crate) warm: bool,
+    /// What the others were told last, and when they are told again.
+    pub(crate) fitness_told: Option<Fitness>,
+    pub(crate) next_bulletin: Nanos,
+    pub(crate) fellows: Fellows,
+    pub(crate) handover: Option<Handover>,
+    /// Since when the workers pass frames on, if they may still do.
+    pub(crate) passing_on: Option<Nanos>,
+    /// Until when the workers keep frames for the ownership this member was offered.
+    pub(crate) incoming: Option<Nanos>,
+    /// The workers are to serve once they have all Child SAs.
+    pub(crate) serve_when_loaded: bool,
+    /// When it is next looked whether another member should own.
+    pub(crate) next_succession: Nanos,
+    pub(crate) traffic_seen: u64,
+    pub(crate) last_traffic: Nanos,
     pub(crate) operations: Operations,
     /// Refused commands by reason.
     pub(crate) refusals: BTreeMap<&'static str, u64>,
@@ -110,7 +130,18 @@ impl Member {
             next_hop_review: now.plus_ms(limits::NEXT_HOP_REVIEW_MS),
             tables: TablesKeeper::new(config.maglev_seed),
             removals: BTreeSet::new(),
-            fitness: Fitness::new(),
+            health: Health::new(),
+            warm: false,
+            fitness_told: None,
+            next_bulletin: now,
+            fellows: Fellows::default(),
+            handover: None,
+            passing_on: None,
+            incoming: None,
+            serve_when_loaded: false,
+            next_succession: Nanos::ZERO,
+            traffic_seen: 0,
+            last_traffic: now,
             operations: Operations::default(),
             refusals: BTreeMap::new(),
             owner_since: None,
@@ -139,6 +170,9 @@ impl Member {
     pub fn handle(&mut self, now: Nanos, input: Input) {
         let now = self.advance_to(now);
         match input {
+            Input::PeerMessage { from, bytes } if MemberMessage::recognises(&bytes) => {
+                self.on_member_message(now, from, &bytes);
+            }
             Input::PeerMessage { from, bytes } => {
                 if let Err(error) = self.replica.handle_message(now, from, &bytes) {
                     let reason = error.to_string();
@@ -151,8 +185,9 @@ impl Member {
             }
             Input::Persisted(number) => self.replica.persisted(now, number),
             Input::Worker { worker, event } => self.on_worker(now, worker, event),
-            Input::WorkerStalled { worker, stalled } => self.fitness.set_worker(worker, stalled),
-            Input::PortState { side, up } => self.fitness.set_port(side, up),
+            Input::WorkerStalled { worker, stalled } => self.health.set_worker(worker, stalled),
+            Input::PortState { side, up } => self.health.set_port(side, up),
+            Input::Traffic { packets } => self.on_traffic(now, packets),
             Input::Operator { id, request } => self.on_operator(now, id, request),
         }
         self.settle(now);
@@ -164,7 +199,7 @@ impl Member {
         self.replica.handle_timeout(now);
         self.drain_replica(now);
         if self.speaks(now) {
-            if self.ike_runs() && self.ike.poll_timeout().is_some_and(|due| due <= now) {
+            if self.ike_serves() && self.ike.poll_timeout().is_some_and(|due| due <= now) {
                 self.ike.handle_timeout(now);
             }
             if self.announcer.as_mut().is_some_and(|announcer| announcer.fire(now)) {
@@ -187,6 +222,8 @@ impl Member {
             self.inside.next_due(),
             self.tables.due().filter(|_| !self.config.is_witness()),
             self.operations.due(),
+            self.handover.as_ref().map(Handover::due),
+            (!self.replica.is_witness(self.config.id)).then_some(self.next_bulletin),
             Some(self.next_hop_review),
         ];
         let leading = self.leading_deadline();
@@ -226,6 +263,7 @@ impl Member {
                 break;
             }
             self.advance_ownership(now);
+            self.advance_handover(now);
             self.begin_renewals(now);
             self.run_ike();
             self.propose_waiting(now);
@@ -233,6 +271,7 @@ impl Member {
         }
         self.ask_neighbours(now);
         self.publish(now, false);
+        self.send_bulletins(now);
     }
 
     pub(crate) fn drain_replica(&mut self, now: Nanos) -> bool {
@@ -280,6 +319,9 @@ impl Member {
                 Err(_) => return self.postpone(now),
             }
         }
+        if self.handover.as_ref().is_some_and(Handover::is_settling) {
+            return;
+        }
         let grants = self.grants.batch(now);
         if !grants.is_empty() {
             match self.replica.propose(now, &Command::Grant { owner, grants: grants.clone() }) {
@@ -313,8 +355,8 @@ impl Member {
             at_once,
             &self.config,
             self.replica.state(),
-            &self.outside,
-            &self.inside,
+            (&self.outside, &self.inside),
+            &self.fellows,
         );
         let Some(tables) = tables else { return };
         self.outputs.push_back(Output::PublishTables(tables));
@@ -326,19 +368,19 @@ impl Member {
 
     fn leading_deadline(&self) -> Option<Nanos> {
         let retry = |wanted: bool| wanted.then_some(self.propose_retry);
+        let settling = self.handover.as_ref().is_some_and(Handover::is_settling);
         match &self.ownership {
             Ownership::Standby => None,
             Ownership::Claiming { proposed, .. } => retry(!proposed),
             Ownership::Owning { .. } if self.replica.lease_until(self.now).is_none() => None,
             Ownership::Owning { .. } => [
-                retry(self.outbox.has_waiting()),
-                self.ike.poll_timeout().filter(|_| self.ike_runs()),
+                retry(self.outbox.has_waiting() || self.has_unproposed_settlement()),
+                self.ike.poll_timeout().filter(|_| self.ike_serves()),
                 (!self.loading.is_done()).then_some(Nanos::ZERO),
                 self.announcer.as_ref().map(Announcer::due),
-                self.grants.due(),
-                self.carrying.due(self.propose_retry),
-                self.renewals.due().filter(|_| self.ike_runs()),
-                self.fitness.unfit().map(|_| self.fitness.next_try),
+                self.grants.due().filter(|_| !settling),
+                self.carrying.due(self.propose_retry).filter(|_| !settling),
+                self.renewals.due().filter(|_| self.ike_serves()),
             ]
             .into_iter()
             .flatten()

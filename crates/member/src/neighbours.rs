@@ -180,6 +180,14 @@ impl Neighbours {
         self.entries.get(&address).is_some_and(|entry| !entry.is_down())
     }
 
+    /// Whether every station somebody needs is known, or was asked for in vain.
+    pub(crate) fn is_warm(&self) -> bool {
+        let needed = self.entries.values().filter(|entry| entry.interest > Interest::Wanted);
+        needed
+            .into_iter()
+            .all(|entry| entry.mac.is_some() || entry.unanswered >= limits::UNANSWERED_MAX)
+    }
+
     /// All known stations.
     pub(crate) fn known(&self) -> BTreeMap<Ipv4Addr, MacAddr> {
         self.entries

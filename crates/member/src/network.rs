@@ -42,7 +42,8 @@ impl Member {
             // Unauthenticated: answering would make us a reflector, and the peer's own liveness
             // check finds out. Retired memory is freed by being dropped here.
             WorkerEvent::UnknownSpi { .. } | WorkerEvent::Retired(_) | WorkerEvent::Sas(_) => {}
-            WorkerEvent::Stopped { .. } | WorkerEvent::Forwarded { .. } => {}
+            WorkerEvent::Stopped { sas, last } => self.on_stopped(now, worker, sas, last),
+            WorkerEvent::Forwarded { frames } => self.on_forwarded(worker, frames),
         }
     }
 
@@ -70,7 +71,7 @@ impl Member {
 
     /// Begins the renewals whose turn it is.
     pub(crate) fn begin_renewals(&mut self, now: Nanos) {
-        if !self.speaks(now) || !self.ike_runs() || self.outbox.is_full() {
+        if !self.speaks(now) || !self.ike_serves() || self.outbox.is_full() {
             return;
         }
         for renewal in self.renewals.next(now) {
@@ -80,7 +81,7 @@ impl Member {
     }
 
     fn rekey(&mut self, now: Nanos, spi: Spi) {
-        if !self.speaks(now) || !self.ike_runs() {
+        if !self.speaks(now) || !self.ike_serves() {
             return;
         }
         // Being replaced already, or gone: either way there is nothing to begin.
@@ -89,12 +90,13 @@ impl Member {
         }
     }
 
-    fn on_punt(&mut self, now: Nanos, side: Side, frame: &[u8]) {
+    pub(crate) fn on_punt(&mut self, now: Nanos, side: Side, frame: &[u8]) {
         if self.outputs_full() {
             return;
         }
         match Punted::parse(frame, self.config.addresses.common) {
             Punted::Arp(packet) => self.on_arp(now, side, &packet),
+            Punted::Ike(..) if self.keep_for_successor(side, frame) => {}
             Punted::Ike(datagram, station) if side == Side::Outside => {
                 self.on_ike(now, &datagram, station);
             }
@@ -111,8 +113,10 @@ impl Member {
         }
         // Answers to a peer nobody asked for yet can go back to where its message came from; a
         // known neighbour is not overridden by a mere datagram.
+        let passed_on = self.fellows.all_stations().iter().any(|known| known.outside == station);
         if let Some(hop) = self.config.addresses.next_hop(*datagram.remote.ip())
             && self.outside.mac(hop).is_none()
+            && !passed_on
         {
             self.hear(now, Side::Outside, hop, station, true);
         }

@@ -1,6 +1,6 @@
 //! What the operator asked for and has not been answered yet; and handing over.
 
-use crate::event::{HandoverCause, MemberEvent};
+use crate::event::HandoverCause;
 use crate::io::Output;
 use crate::limits;
 use crate::member::Member;
@@ -8,14 +8,11 @@ use crate::operator::{
     DoneReply, FlowListReply, FlowReply, OperatorReply, OperatorRequest, RefusedKind, RefusedReply,
     TargetListReply,
 };
-use holdfast_cluster::{Command, MemberId, Owner};
+use holdfast_cluster::{Command, MemberId};
 use holdfast_datapath::{FlowInfo, WorkerCommand};
 use holdfast_packet::Nanos;
 use holdfast_replica::ProposalId;
 use std::collections::BTreeSet;
-
-/// Entries a successor may lack when a handover begins; leadership moves only once it has them.
-const HANDOVER_LAG_MAX: u64 = 256;
 
 /// A change waiting for its commit.
 #[derive(Debug)]
@@ -23,14 +20,6 @@ struct Change {
     operator: u64,
     id: ProposalId,
     text: String,
-    until: Nanos,
-}
-
-/// A handover under way.
-#[derive(Debug)]
-struct Handover {
-    to: MemberId,
-    operator: Option<u64>,
     until: Nanos,
 }
 
@@ -48,7 +37,6 @@ struct FlowList {
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
     changes: Vec<Change>,
-    handover: Option<Handover>,
     flow_lists: Vec<FlowList>,
 }
 
@@ -56,8 +44,7 @@ impl Operations {
     /// When something under way must be given up.
     pub(crate) fn due(&self) -> Option<Nanos> {
         let changes = self.changes.iter().map(|change| change.until);
-        let handover = self.handover.iter().map(|handover| handover.until);
-        changes.chain(handover).chain(self.flow_lists.iter().map(|list| list.until)).min()
+        changes.chain(self.flow_lists.iter().map(|list| list.until)).min()
     }
 }
 
@@ -226,7 +213,7 @@ impl Member {
                 "name another member",
             );
         }
-        if self.operations.handover.is_some() {
+        if self.handover.is_some() {
             return self.refuse(
                 operator,
                 RefusedKind::Degraded,
@@ -234,96 +221,20 @@ impl Member {
                 "wait for it",
             );
         }
-        match self.successor(to) {
+        match self.successor(now, to) {
             Ok(to) => self.begin_handover(now, to, HandoverCause::Operator, Some(operator)),
             Err(message) => self.refuse(
                 operator,
                 RefusedKind::Degraded,
                 &message,
-                "see `holdfast cluster status`; hand over when the member is connected and up to date",
+                "see `holdfast cluster status`; hand over when the member is connected, up to date and fit",
             ),
         }
     }
 
-    /// The member to hand over to: the one wished for if it is fit, else the fittest.
-    fn successor(&self, wish: Option<MemberId>) -> Result<MemberId, String> {
-        let status = self.replica.status();
-        if let Some(wish) = wish
-            && !self.replica.configuration().contains(wish)
-        {
-            return Err(format!("there is no member {wish}"));
-        }
-        if let Some(wish) = wish.filter(|wish| self.replica.is_witness(*wish)) {
-            return Err(format!("member {wish} is a witness and owns nothing"));
-        }
-        let fit = status
-            .members
-            .iter()
-            .filter(|member| member.id != self.config.id)
-            .filter(|member| wish.is_none_or(|wish| wish == member.id))
-            .filter(|member| member.active && !member.witness)
-            .filter(|member| member.matched.saturating_add(HANDOVER_LAG_MAX) >= status.last)
-            .max_by_key(|member| (member.matched, std::cmp::Reverse(member.id)));
-        fit.map(|member| member.id).ok_or_else(|| match wish {
-            Some(wish) => format!("member {wish} is not connected or not up to date"),
-            None => "no other member is connected and up to date".to_owned(),
-        })
-    }
-
-    fn begin_handover(
-        &mut self,
-        now: Nanos,
-        to: MemberId,
-        cause: HandoverCause,
-        operator: Option<u64>,
-    ) {
-        let until = now.plus_ms(limits::HANDOVER_PATIENCE_MS);
-        self.operations.handover = Some(Handover { to, operator, until });
-        self.event(MemberEvent::HandoverStarted { to, cause });
-        if self.replica.transfer_to(now, to).is_err() {
-            self.fail_handover(Some("this member does not lead".to_owned()));
-        }
-    }
-
-    /// A leader that cannot serve looks for one that can.
-    pub(crate) fn hand_over_if_unfit(&mut self, now: Nanos) {
-        let Some(cause) = self.fitness.unfit() else { return };
-        let leads = self.ownership.claim().is_some() && self.replica.is_leader();
-        if !leads || now < self.fitness.next_try || self.operations.handover.is_some() {
-            return;
-        }
-        self.fitness.next_try = now.plus_ms(limits::UNFIT_RETRY_MS);
-        if let Ok(to) = self.successor(None) {
-            self.begin_handover(now, to, cause, None);
-        }
-    }
-
-    /// The common address has a new owner: perhaps the one it was handed to.
-    pub(crate) fn operations_owner_changed(&mut self, owner: Owner) {
-        let Some(handover) = &self.operations.handover else { return };
-        if handover.to != owner.member {
-            let message = format!("the common address is owned by {owner} now");
-            return self.fail_handover(Some(message));
-        }
-        let operator = handover.operator;
-        self.operations.handover = None;
-        if let Some(operator) = operator {
-            self.reply(operator, OperatorReply::Done(owner.into()));
-        }
-    }
-
-    fn fail_handover(&mut self, message: Option<String>) {
-        let Some(handover) = self.operations.handover.take() else { return };
-        self.event(MemberEvent::HandoverFailed { to: handover.to });
-        if let Some(operator) = handover.operator {
-            let message = message.unwrap_or_else(|| "no new owner in time".to_owned());
-            self.refuse(
-                operator,
-                RefusedKind::Failed,
-                &message,
-                "see `holdfast cluster status` for who owns the address now",
-            );
-        }
+    pub(crate) fn refuse_failed(&mut self, operator: u64, why: &str) {
+        let next_action = "see `holdfast cluster status` for who owns the address now";
+        self.refuse(operator, RefusedKind::Failed, why, next_action);
     }
 
     /// Gives up what took too long.
@@ -341,9 +252,6 @@ impl Member {
             let message = format!("not committed in time, may still be: {}", change.text);
             let next_action = "see `holdfast cluster status`: is a majority connected?";
             self.refuse(change.operator, RefusedKind::Failed, &message, next_action);
-        }
-        if self.operations.handover.as_ref().is_some_and(|handover| handover.until <= now) {
-            self.fail_handover(None);
         }
     }
 }

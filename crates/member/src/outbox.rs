@@ -45,6 +45,11 @@ impl Outbox {
         self.steps.len() >= limits::PENDING_READY_MAX
     }
 
+    /// True when nothing is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     /// True from a refusal until IKE was loaded anew.
     pub(crate) fn is_stale(&self) -> bool {
         self.stale

@@ -78,7 +78,7 @@ impl Member {
 
     /// Takes the next step towards owning, and notices when the lease comes and goes.
     pub(crate) fn advance_ownership(&mut self, now: Nanos) {
-        self.hand_over_if_unfit(now);
+        self.review_succession(now);
         let lease = self.replica.lease_until(now);
         match self.ownership {
             Ownership::Standby => {}
@@ -120,6 +120,12 @@ impl Member {
         self.ownership = Ownership::Owning { owner, lapsed: false };
         self.ike.clear();
         self.command_all(|| WorkerCommand::Clear);
+        self.passing_on = None;
+        // What was kept is treated once its SAs are there; without that nothing has to wait.
+        self.serve_when_loaded = self.incoming.take().is_some_and(|until| now < until);
+        if !self.serve_when_loaded {
+            self.command_all(|| WorkerCommand::Serve);
+        }
         self.loading = Loading::everything(self.replica.state());
         self.carrying = Carrying::takeover(now, self.replica.state());
         self.load_slice(now);
@@ -151,6 +157,10 @@ impl Member {
             }
         }
         self.carrying.children_established(&slice);
+        if self.serve_when_loaded && self.loading.has_all_children() {
+            self.serve_when_loaded = false;
+            self.command_all(|| WorkerCommand::Serve);
+        }
         let slice = self.loading.next_ike_sas();
         let state = self.replica.state();
         let exported = slice.iter().filter_map(|spi| {
@@ -186,6 +196,8 @@ impl Member {
     pub(crate) fn relinquish(&mut self, now: Nanos, cause: LossCause) {
         let before = std::mem::replace(&mut self.ownership, Ownership::Standby);
         self.publish_lease(Nanos::ZERO);
+        self.handover_role_lost(now);
+        self.serve_when_loaded = false;
         let Ownership::Owning { owner, .. } = before else { return };
         self.command_all(|| WorkerCommand::Clear);
         self.removals.clear();

@@ -23,8 +23,8 @@ impl Member {
             lease_until: self.replica.lease_until(now).filter(|_| self.is_owner()),
             common: self.config.addresses.common,
             inside: self.config.addresses.inside,
-            outside_up: self.fitness.is_up(Side::Outside),
-            inside_up: self.fitness.is_up(Side::Inside),
+            outside_up: self.health.is_up(Side::Outside),
+            inside_up: self.health.is_up(Side::Inside),
             problems: self.problems(now),
             cluster: self.cluster_status(),
             ike_sas: state.ike_sas().len(),
@@ -203,13 +203,13 @@ impl Member {
         if self.replica.leader().is_none() {
             add("no member leads".to_owned(), "start enough members for a majority");
         }
-        for side in Side::ALL.into_iter().filter(|side| !self.fitness.is_up(*side)) {
+        for side in Side::ALL.into_iter().filter(|side| !self.health.is_up(*side)) {
             add(
                 format!("the {} port has no link", side.name()),
                 "check cable, switch port and driver",
             );
         }
-        for worker in self.fitness.stalled() {
+        for worker in self.health.stalled() {
             add(
                 format!("worker {worker} does not poll"),
                 "check its processor; restart this member",

@@ -1,6 +1,7 @@
 //! What the workers look up, kept ready to be published.
 
 use crate::config::MemberConfig;
+use crate::fellows::Fellows;
 use crate::limits;
 use crate::neighbours::Neighbours;
 use holdfast_cluster::{ChildRecord, State, TargetId};
@@ -71,6 +72,11 @@ impl TablesKeeper {
         self.dirty = true;
     }
 
+    /// Whether the workers have tables.
+    pub(crate) fn is_published(&self) -> bool {
+        self.published.is_some()
+    }
+
     /// When [`Self::publish`] has something to publish.
     pub(crate) fn due(&self) -> Option<Nanos> {
         let times = 1u64.saturating_add(self.count / limits::PUBLISH_POLICIES);
@@ -86,8 +92,8 @@ impl TablesKeeper {
         at_once: bool,
         config: &MemberConfig,
         state: &State,
-        outside: &Neighbours,
-        inside: &Neighbours,
+        (outside, inside): (&Neighbours, &Neighbours),
+        members: &Fellows,
     ) -> Option<Arc<Tables>> {
         if !self.due().is_some_and(|due| at_once || due <= now) {
             return None;
@@ -109,7 +115,7 @@ impl TablesKeeper {
             targets: self.targets(config, state, inside),
             neighbours: outside.known(),
             flow_seed: config.flow_seed,
-            members: Vec::new(),
+            members: members.all_stations(),
         }))
     }
 

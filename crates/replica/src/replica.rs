@@ -324,6 +324,19 @@ impl Replica {
         Ok(())
     }
 
+    /// Gives up the lease of this term for good and campaigns for the next one, with the force of a
+    /// transfer: for a leader that cannot go on in its own term. Nothing happens to another.
+    pub fn renew_leadership(&mut self, now: Nanos) {
+        if self.halted || !self.is_leader() {
+            return;
+        }
+        self.node.raft.abort_leader_transfer();
+        // Before anybody can hear that a new term begins.
+        self.lease.suspend(self.term());
+        self.announce_lease();
+        self.drive(now);
+    }
+
     /// The transport lost a member: what was on its way to it is lost.
     pub fn peer_down(&mut self, now: Nanos, member: MemberId) {
         if self.halted {

@@ -139,6 +139,10 @@ impl Checks {
 
     /// Law 1, second half, and law 2: on every frame a member sends.
     pub(crate) fn sent(&mut self, at: Nanos, member: MemberId, has_lease: bool, frame: &[u8]) {
+        // A frame passed on to another member is its sender's, not this member's word.
+        if passed_on(frame) {
+            return;
+        }
         let Some(Sent { source, esp, ike }) = Sent::parse(frame) else { return };
         if self.addresses.contains(&source) {
             if !has_lease {
@@ -249,6 +253,12 @@ fn spi_and_iv(esp: &[u8]) -> Option<(u32, u64)> {
     let spi = u32::from_be_bytes(*esp.first_chunk()?);
     let iv = u64::from_be_bytes(*esp.get(8..)?.first_chunk()?);
     Some((spi, iv))
+}
+
+/// Whether a frame goes from a member's port to another member's.
+fn passed_on(frame: &[u8]) -> bool {
+    let is_members = |mac: MacAddr| matches!(mac.0, [2, 0, 0, _, 0, _]);
+    ethernet::View::parse(frame).is_ok_and(|view| is_members(view.destination()))
 }
 
 /// The station address of a member's port, which tells members apart in captures.

@@ -8,7 +8,7 @@ use crate::{Input, Member, MemberConfig, MemberError, MemberEvent, OperatorReply
 use holdfast_cluster::MemberId;
 use holdfast_crypto::Portable;
 use holdfast_datapath::{
-    COMMAND_RING, Counters, EVENT_RING, Handoff, LeaseCell, RingReceiver, RingSender,
+    COMMAND_RING, Counters, EVENT_RING, Handoff, LeaseCell, Metric, RingReceiver, RingSender,
     TablesPublisher, Worker, WorkerCommand, WorkerEvent, WorkerLimits, WorkerParts, ring,
 };
 use holdfast_packet::{MemoryPort, Nanos, Side};
@@ -195,6 +195,15 @@ impl Node {
         if self.life != Life::Dead {
             self.inbox.push_back(input);
         }
+    }
+
+    /// Tells the member how much its workers did, as the shell does now and then.
+    pub(crate) fn tell_traffic(&mut self) {
+        let done = |counters: &Arc<Counters>| {
+            counters.metric(Metric::Opened).wrapping_add(counters.metric(Metric::Sealed))
+        };
+        let packets = self.counters().map(done).sum();
+        self.input(Input::Traffic { packets });
     }
 
     pub(crate) fn synced(&mut self, number: u64) {

@@ -214,6 +214,11 @@ impl Peer {
         self.mac
     }
 
+    /// Has it believe that the common address is at this station.
+    pub(crate) fn mislead(&mut self, station: MacAddr) {
+        self.common_mac = Some(station);
+    }
+
     pub(crate) fn common_mac(&self) -> Option<MacAddr> {
         self.common_mac
     }

@@ -1,6 +1,6 @@
 //! The event heap, and everything that can happen.
 
-use super::checks::{Checks, Violation};
+use super::checks::{Checks, Violation, member_mac};
 use super::host::{Target, TargetAddresses};
 use super::lan::{Attachment, Lan};
 use super::node::{Life, Node, Wishes};
@@ -8,7 +8,7 @@ use super::peer::{Peer, PeerSetup};
 use super::random::Random;
 use crate::{
     Addresses, Input, MemberConfig, MemberError, OperatorReply, OperatorRequest, RenewPolicy,
-    TargetConfig,
+    SuccessionPolicy, TargetConfig,
 };
 use holdfast_cluster::{Incarnation, MemberId, TargetId};
 use holdfast_crypto::SecretBytes;
@@ -65,6 +65,8 @@ pub struct Setup {
     pub esn: bool,
     /// What to do about ambiguous numbers.
     pub policy: RenewPolicy,
+    /// Which member should own.
+    pub succession: SuccessionPolicy,
 }
 
 impl Default for Setup {
@@ -85,6 +87,7 @@ impl Default for Setup {
             lan_us: 50,
             esn: true,
             policy: RenewPolicy::Renew,
+            succession: SuccessionPolicy::default(),
         }
     }
 }
@@ -318,6 +321,13 @@ impl World {
         }
     }
 
+    /// Has all peers believe that the common address is at this member, as a neighbour does that
+    /// missed an announcement.
+    pub fn mislead_peers(&mut self, id: MemberId) {
+        let station = member_mac(id, 0);
+        self.peers.iter_mut().for_each(|peer| peer.mislead(station));
+    }
+
     /// Asks a member something; see [`Self::answer`].
     pub fn ask(&mut self, id: MemberId, request: OperatorRequest) -> u64 {
         self.questions = self.questions.saturating_add(1);
@@ -421,6 +431,7 @@ impl World {
             }
             Event::Frame { side, to, bytes } => self.deliver(side, to, &bytes),
             Event::Housekeeping => {
+                self.nodes.values_mut().for_each(Node::tell_traffic);
                 self.config.members.clone().into_iter().for_each(|id| self.run_node(id));
                 self.schedule(HOUSEKEEPING_US, Event::Housekeeping);
             }
@@ -591,5 +602,6 @@ fn member_config(setup: &Setup) -> MemberConfig {
         maglev_seed: 7,
         flow_seed: 9,
         policy: setup.policy,
+        succession: setup.succession.clone(),
     }
 }

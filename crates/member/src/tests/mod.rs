@@ -1,5 +1,6 @@
 //! A cluster in virtual time: what the three laws and the takeover promise.
 
+mod handover;
 mod laws;
 mod operator;
 mod records;

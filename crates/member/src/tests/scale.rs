@@ -69,6 +69,7 @@ fn full_disk() -> Recovered {
 
 fn config() -> MemberConfig {
     MemberConfig {
+        succession: crate::SuccessionPolicy::default(),
         id: MemberId(1),
         incarnation: Incarnation(1),
         witnesses: std::collections::BTreeSet::new(),
