@@ -36,6 +36,8 @@ pub enum Life {
 }
 
 struct WorkerSlot {
+    /// It does not poll.
+    stalled: bool,
     worker: Worker<MemoryPort>,
     commands: RingSender<WorkerCommand>,
     backlog: VecDeque<WorkerCommand>,
@@ -197,6 +199,12 @@ impl Node {
         }
     }
 
+    pub(crate) fn stall_worker(&mut self, worker: u32, stalled: bool) {
+        if let Some(slot) = self.workers.get_mut(worker as usize) {
+            slot.stalled = stalled;
+        }
+    }
+
     /// Tells the member how much its workers did, as the shell does now and then.
     pub(crate) fn tell_traffic(&mut self) {
         let done = |counters: &Arc<Counters>| {
@@ -286,7 +294,8 @@ impl Node {
     /// Polls each worker once; true when there is more to do.
     fn poll_workers(&mut self, now: Nanos, wishes: &mut Wishes) -> bool {
         let mut busy = false;
-        for (number, slot) in (0..).zip(&mut self.workers) {
+        let polling = (0..).zip(&mut self.workers).filter(|(_, slot)| !slot.stalled);
+        for (number, slot) in polling {
             busy |= slot.worker.poll(self.clock.read(now)).packets > 0;
             for side in Side::ALL {
                 let sent = slot.worker.port_mut(side).take_sent();
@@ -324,7 +333,7 @@ fn start_workers(
             aead: Box::new(Portable),
             limits: LIMITS,
         });
-        WorkerSlot { worker, commands, backlog: VecDeque::new(), events }
+        WorkerSlot { stalled: false, worker, commands, backlog: VecDeque::new(), events }
     };
     Handoff::mesh(config.workers).into_iter().map(start).collect()
 }

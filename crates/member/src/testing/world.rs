@@ -302,6 +302,14 @@ impl World {
         self.outside.set_plugged(Attachment::Host(number), plugged);
     }
 
+    /// Has a worker of a member stop polling, and the member notice, or poll again.
+    pub fn stall_worker(&mut self, id: MemberId, worker: u32, stalled: bool) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.stall_worker(worker, stalled);
+        }
+        self.input(id, Input::WorkerStalled { worker, stalled });
+    }
+
     /// Changes how lossy the management network is.
     pub fn set_loss(&mut self, per_mille: u64) {
         self.setup.loss_per_mille = per_mille;

@@ -6,6 +6,7 @@ mod operator;
 mod records;
 mod scale;
 mod shapes;
+mod succession;
 mod takeover;
 
 use crate::testing::{Peer, Setup, World};
