@@ -203,7 +203,18 @@ fn member_config(
         maglev_seed: credentials.cluster_seed("maglev"),
         flow_seed: credentials.cluster_seed("flow"),
         policy: policy(config),
-        succession: SuccessionPolicy::default(),
+        succession: succession(config),
+    }
+}
+
+fn succession(config: &Config) -> SuccessionPolicy {
+    let mut members: Vec<_> = config.cluster.members.iter().collect();
+    members.sort_by_key(|peer| (std::cmp::Reverse(peer.preference), peer.id));
+    SuccessionPolicy {
+        takeback: config.takeover.takeback,
+        preference: members.into_iter().map(|peer| MemberId(peer.id)).collect(),
+        hold_down_ms: u64::from(config.takeover.hold_down_s).saturating_mul(1_000),
+        idle_ms: u64::from(config.takeover.idle_s).saturating_mul(1_000),
     }
 }
 

@@ -21,6 +21,7 @@ pub use sections::SOCKET_DEFAULT;
 
 use holdfast_crypto::SecretBytes;
 use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal};
+use holdfast_member::Takeback;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub member: Member,
     /// The cluster it belongs to.
     pub cluster: Cluster,
+    /// Which member should own the addresses.
+    pub takeover: Takeover,
     /// The addresses it may come to speak for.
     pub addresses: Addresses,
     /// The port towards the peers.
@@ -115,6 +118,25 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What it does.
     pub role: Role,
+    /// The higher, the sooner it should own; among equals the lowest id.
+    pub preference: u8,
+}
+
+/// `[takeover]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Takeover {
+    /// Whether a preferred member gets the address back.
+    pub takeback: Takeback,
+    /// A member gets the address back only after it has been fit for so long, seconds.
+    pub hold_down_s: u32,
+    /// Without a packet for so long nothing flows, seconds.
+    pub idle_s: u32,
+}
+
+impl Default for Takeover {
+    fn default() -> Self {
+        Self { takeback: Takeback::Never, hold_down_s: 60, idle_s: 10 }
+    }
 }
 
 /// `[addresses]`.

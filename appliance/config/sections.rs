@@ -4,11 +4,12 @@ use super::read::{At, Problems, Section, list, number, parsed, text, word};
 use super::{
     Addresses, CONNECTIONS_MAX, Cluster, Config, Connection, Dpdk, Hugepages, Idle, Ike, Log,
     LogFormat, MEMBERS_MAX, Member, Peer, Port, Prefix, Problem, QUEUES_MAX, Role, TARGETS_MAX,
-    TakeoverPolicy, Target, Timing, check,
+    Takeover, TakeoverPolicy, Target, Timing, check,
 };
 use holdfast_crypto::SecretBytes;
 use holdfast_dpdk_wrap::Device;
 use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal};
+use holdfast_member::Takeback;
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
@@ -22,6 +23,8 @@ pub const SOCKET_DEFAULT: &str = "/run/holdfast/holdfast.sock";
 const ADDRESS: &str = "an IPv4 address such as 192.0.2.1";
 /// Longer than any sensible lifetime; keeps sums far from overflow.
 const LIFETIME_S_MAX: u64 = 30 * 24 * 3_600;
+/// A day: whoever waits longer wants never.
+const TAKEBACK_S_MAX: u64 = 24 * 3_600;
 /// Longest Unix socket path the system takes.
 const SOCKET_BYTES_MAX: usize = 107;
 
@@ -74,6 +77,7 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
         (places.inside_device, places.inside_queues) = (device, queues);
         port
     });
+    let takeover = file.table("takeover").map_or_else(Takeover::default, takeover);
     let dpdk = file.table("dpdk").map_or_else(Dpdk::default, |s| dpdk(s, places));
     let local_id = file.table("ike").and_then(ike);
     let service = addresses.as_ref().map(|a| a.service.clone()).unwrap_or_default();
@@ -100,6 +104,7 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
     Some(Config {
         member: member?,
         cluster: cluster?,
+        takeover,
         addresses,
         outside: outside?,
         inside: inside?,
@@ -112,8 +117,8 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
 }
 
 /// The sections of a member that carries traffic.
-const TRAFFIC: [&str; 7] =
-    ["addresses", "outside", "inside", "dpdk", "ike", "connection", "target"];
+const TRAFFIC: [&str; 8] =
+    ["takeover", "addresses", "outside", "inside", "dpdk", "ike", "connection", "target"];
 
 /// A witness owns nothing, so nothing but the cluster means anything to it.
 fn witness(file: Section<'_, '_>, member: Member, cluster: Option<Cluster>) -> Option<Config> {
@@ -130,6 +135,7 @@ fn witness(file: Section<'_, '_>, member: Member, cluster: Option<Cluster>) -> O
     Some(Config {
         member,
         cluster: cluster?,
+        takeover: Takeover::default(),
         addresses: Addresses {
             common: nothing,
             inside: nothing,
@@ -182,8 +188,9 @@ fn cluster(s: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Clu
         let form = "an address with a port such as 10.0.0.1:7000";
         let address = section.required("address", parsed::<SocketAddr>(form));
         let role = section.or("role", Role::Full, word(ROLES)).value;
+        let preference = section.or("preference", 0, number(0, u64::from(u8::MAX))).value;
         section.finish();
-        members.push(Peer { id: id?.value, address: address?.value, role });
+        members.push(Peer { id: id?.value, address: address?.value, role, preference });
     }
     s.finish();
     Some(Cluster {
@@ -193,6 +200,17 @@ fn cluster(s: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Clu
         certificate: certificate?.value,
         key: key?.value,
     })
+}
+
+fn takeover(s: Section<'_, '_>) -> Takeover {
+    const TAKEBACKS: &[(&str, Takeback)] =
+        &[("never", Takeback::Never), ("idle", Takeback::Idle), ("now", Takeback::Now)];
+    let default = Takeover::default();
+    let takeback = s.or("takeback", default.takeback, word(TAKEBACKS)).value;
+    let hold_down_s = s.or("hold_down_s", default.hold_down_s, number(1, TAKEBACK_S_MAX)).value;
+    let idle_s = s.or("idle_s", default.idle_s, number(1, TAKEBACK_S_MAX)).value;
+    s.finish();
+    Takeover { takeback, hold_down_s, idle_s }
 }
 
 fn addresses(s: Section<'_, '_>, places: &mut Places) -> Option<Addresses> {

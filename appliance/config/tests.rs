@@ -42,6 +42,18 @@ fn the_example_is_sound() {
 }
 
 #[test]
+fn a_takeover_policy_is_read() {
+    let text = example()
+        .replace("takeback = \"never\"", "takeback = \"idle\"")
+        .replace("hold_down_s = 60", "hold_down_s = 5")
+        .replace("preference = 0", "preference = 9");
+    let config = Config::parse(&text, Path::new("/etc/holdfast")).unwrap();
+    let takeback = Takeback::Idle;
+    assert_eq!(config.takeover, Takeover { takeback, hold_down_s: 5, idle_s: 10 });
+    assert_eq!(config.cluster.members.iter().map(|m| m.preference).collect::<Vec<_>>(), [9, 0, 0]);
+}
+
+#[test]
 fn what_may_be_left_out_may_be_left_out() {
     let shortened: Vec<&str> =
         EXAMPLE.lines().filter(|line| !line.ends_with("default") || line.contains("=")).collect();
@@ -74,6 +86,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_key() {
             "[addresses]",
             "did you mean \"outside_gateway\"?",
         ),
+        ("hold_down_s =", "holddown_s =", "[takeover]", "did you mean \"hold_down_s\"?"),
         ("memory_mb =", "memory =", "[dpdk]", "did you mean \"memory_mb\"?"),
         ("local_id =", "localid =", "[ike]", "did you mean \"local_id\"?"),
         ("remote_ts =", "remote_tss =", "[[connection]]", "did you mean \"remote_ts\"?"),
@@ -108,6 +121,10 @@ fn values_that_cannot_be_are_refused() {
             "timing = \"fast\"",
             "must be \"default\" or \"relaxed\" or \"brisk\"",
         ),
+        ("takeback = \"never\"", "takeback = \"maybe\"", "\"never\" or \"idle\" or \"now\""),
+        ("hold_down_s = 60", "hold_down_s = 0", "must be a whole number from 1"),
+        ("idle_s = 10", "idle_s = \"10\"", "idle_s: must be a whole number"),
+        ("preference = 0", "preference = 256", "preference: must be a whole number from 0 to 255"),
         ("inside = \"192.0.2.100\"", "inside = \"192.0.2.300\"", "is not an IPv4 address"),
         (
             "outside_prefix = \"198.51.100.0/24\"",
