@@ -42,6 +42,11 @@ pub const fn member_inside_mac(number: u8) -> [u8; 6] {
     [0x02, 0x68, 0x66, 0x00, number, 0x02]
 }
 
+/// Whether an address is that of some member's port.
+pub const fn is_member_mac(mac: &[u8; 6]) -> bool {
+    matches!(mac, [0x02, 0x68, 0x66, 0x00, _, 0x01 | 0x02])
+}
+
 /// MAC address of a target.
 pub const fn target_mac(number: u8) -> [u8; 6] {
     [0x02, 0x68, 0x66, 0x01, number, 0x02]

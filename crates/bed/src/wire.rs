@@ -6,7 +6,7 @@ use crate::capture::{CaptureFile, read_frames};
 use crate::error::BedError;
 use crate::frame::{Content, Esp, Frame, Ike, Ipv4, parse_ethernet, parse_ipv4};
 use crate::time::Wall;
-use crate::topology::{COMMON, INSIDE, member_inside_mac};
+use crate::topology::{COMMON, INSIDE, is_member_mac, member_inside_mac};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 
@@ -69,6 +69,8 @@ pub struct OutsideWire {
     pub esp_of_member: BTreeMap<u8, Vec<Wall>>,
     /// ESP packets of the client.
     pub esp_of_client: u64,
+    /// Frames a member passed on to another during a handover: somebody else's, and seen before.
+    pub passed_on: u64,
     /// Frames seen.
     pub frames: u64,
     seen_numbers: HashSet<(u32, u32)>,
@@ -98,6 +100,7 @@ impl OutsideWire {
                     self.announcements.push(Announcement { at, member });
                 }
             }
+            Some(Frame::Ipv4(_)) if is_passed_on(sender, frame) => self.passed_on += 1,
             Some(Frame::Ipv4(packet)) => self.take_ipv4(at, sender, &packet),
             Some(Frame::Other) | None => {}
         }
@@ -200,6 +203,12 @@ impl OutsideWire {
     pub fn window(&self, from: Wall, to: Wall) -> impl Iterator<Item = &IkeMessage> {
         self.ike.iter().filter(move |message| message.at >= from && message.at <= to)
     }
+}
+
+/// Whether a frame goes from one member's port to another's.
+fn is_passed_on(sender: Sender, frame: &[u8]) -> bool {
+    let to_member = frame.first_chunk().is_some_and(is_member_mac);
+    matches!(sender, Sender::Member(_)) && to_member
 }
 
 /// Whether a packet shows on the outside wire what belongs into the tunnel: an address of the

@@ -89,6 +89,15 @@ fn esp_of_a_former_owner_is_found() {
 }
 
 #[test]
+fn what_a_member_passes_on_to_another_is_not_its_own() {
+    let sealed = esp_frame(7, 1, 1);
+    let mut passed_on = sealed.clone();
+    passed_on[..6].copy_from_slice(&member_outside_mac(2));
+    let wire = wire(&[(1, Sender::Client, sealed), (2, FIRST, passed_on)]);
+    assert_eq!((wire.passed_on, wire.duplicate_spi_seq, wire.esp_of_member.len()), (1, 0, 0));
+}
+
+#[test]
 fn negotiations_count_exchanges_in_the_window_and_retransmissions_once() {
     let wire = wire(&[
         (5, Sender::Client, ike_frame(Ike::SA_INIT, false, 0)),
