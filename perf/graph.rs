@@ -10,8 +10,9 @@
 use arrayvec::ArrayVec;
 use holdfast_crypto::{AeadAlgorithm, Portable};
 use holdfast_datapath::{
-    Counters, Handoff, LeaseCell, Metric, Prefix, RingSender, SaRef, Tables, TablesPublisher,
-    TargetEntry, TargetTable, Way, Worker, WorkerCommand, WorkerLimits, WorkerParts, ring,
+    ConnectionCount, Counters, Handoff, LeaseCell, Metric, Prefix, RingSender, SaRef, Tables,
+    TablesPublisher, TargetEntry, TargetTable, Way, Worker, WorkerCommand, WorkerLimits,
+    WorkerParts, ring,
 };
 use holdfast_ipsec::{
     ChildSaParameters, Encapsulation, InboundSa, OutboundSa, SaKey, Selectors, SequenceRange, Spi,
@@ -182,7 +183,13 @@ fn parameters(algorithm: AeadAlgorithm) -> ChildSaParameters {
 
 fn tables(parameters: &ChildSaParameters) -> Tables {
     let address = Ipv4Addr::new(192, 0, 2, 11);
-    let target = TargetEntry { address, mac: Some(OTHER_MAC), draining: false, way: Way::Clear };
+    let target = TargetEntry {
+        address,
+        mac: Some(OTHER_MAC),
+        draining: false,
+        way: Way::Clear,
+        connections: ConnectionCount::default(),
+    };
     let mut tables = Tables {
         generation: 1,
         common: COMMON,

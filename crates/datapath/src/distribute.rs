@@ -39,6 +39,7 @@ impl<P: Port> Nodes<P> {
         let entry = targets.by_id.get(&id)?;
         let metric = if known.is_some() { Metric::FlowsMoved } else { Metric::FlowsAssigned };
         context.counters.add(metric, 1);
+        entry.connections.add_one();
         if self.flows.insert(hash, *flow, id, context.now) == Inserted::Evicted {
             context.counters.add(Metric::FlowsEvicted, 1);
         }

@@ -69,7 +69,8 @@ pub use mark::{MARK_KEY_LEN, MARK_OVERHEAD, MarkKey, MarkRefusal, Marker, open_m
 pub use ring::{COMMAND_RING, EVENT_RING, RingReceiver, RingSender, ring};
 pub use sad::SAS_PER_WORKER;
 pub use tables::{
-    Prefix, SaRef, Stations, Tables, TablesPublisher, TablesReader, TargetEntry, TargetTable, Way,
+    ConnectionCount, Prefix, SaRef, Stations, Tables, TablesPublisher, TablesReader, TargetEntry,
+    TargetTable, Way,
 };
 pub use worker::{COMMANDS_PER_POLL, PollResult, Worker, WorkerLimits, WorkerParts};
 

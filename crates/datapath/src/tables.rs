@@ -8,6 +8,7 @@ use holdfast_packet::{MacAddr, Nanos, Side};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where the outbound SA of a policy lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct SaRef {
 }
 
 /// A host behind the appliance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TargetEntry {
     /// Its address on the inside network.
     pub address: Ipv4Addr,
@@ -29,6 +30,25 @@ pub struct TargetEntry {
     pub draining: bool,
     /// How packets reach it.
     pub way: Way,
+    /// How many connections it was given; shared between generations.
+    pub connections: ConnectionCount,
+}
+
+/// Connections given to one target, counted by all workers: once for each connection, off the way
+/// of the other packets.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionCount(Arc<AtomicU64>);
+
+impl ConnectionCount {
+    /// How many there were.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// How the packets of a connection reach their target.

@@ -131,7 +131,7 @@ impl Member {
                 self.tables.touch();
                 self.event(MemberEvent::TargetDraining { target, draining });
             }
-            Effect::MarkSecretSet => self.tables.touch(),
+            Effect::MarkSecretSet => self.on_mark_secret(now),
             Effect::Refused(refusal) => self.on_refused(refusal),
         }
     }

@@ -126,6 +126,22 @@ pub struct TargetConfig {
     pub address: Ipv4Addr,
     /// Its share of new connections, relative to the others; 0 for none.
     pub weight: u32,
+    /// How packets are delivered to it.
+    pub delivery: Delivery,
+    /// Whether its weight falls with the load it reports.
+    pub follows_load: bool,
+    /// The member on whose host it runs, if it is one's.
+    pub member: Option<MemberId>,
+}
+
+/// How packets are delivered to a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// As they come out of the tunnel, to its station on the inside network.
+    #[default]
+    Clear,
+    /// Marked under the key of the epoch; it takes no others.
+    Marked,
 }
 
 /// Which member should own when several are fit. Equal on all members.

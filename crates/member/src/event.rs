@@ -1,6 +1,8 @@
 //! What a member wants in the log.
 
-use holdfast_cluster::{Hold, HoldKind, IkeSpi, MemberId, Owner, RecordName, Refusal, TargetId};
+use holdfast_cluster::{
+    Epoch, Hold, HoldKind, IkeSpi, MemberId, Owner, RecordName, Refusal, TargetId,
+};
 use holdfast_ipsec::Spi;
 use holdfast_packet::{MacAddr, Side};
 use std::fmt;
@@ -81,6 +83,31 @@ pub enum MemberEvent {
     TargetDown {
         /// Which one.
         target: TargetId,
+    },
+    /// A target gets new connections by its own account, or gets none.
+    TargetStanding {
+        /// Which one.
+        target: TargetId,
+        /// Whether it gets new connections.
+        open: bool,
+        /// Its weight in quarters of the configured one.
+        quarters: u32,
+    },
+    /// A target follows the owner of this epoch.
+    TargetAcknowledged {
+        /// Which one.
+        target: TargetId,
+        /// Of which epoch.
+        epoch: Epoch,
+    },
+    /// A target knows a later owner than the one it was told of.
+    TargetRefused {
+        /// Which one.
+        target: TargetId,
+        /// The epoch it was told.
+        epoch: Epoch,
+        /// The epoch it knows.
+        known: Epoch,
     },
     /// A target started or stopped draining.
     TargetDraining {
@@ -224,6 +251,18 @@ impl fmt::Display for MemberEvent {
             Self::SequenceEnd { spi } => write!(f, "sequence numbers of child SA {spi} used up"),
             Self::TargetUp { target, mac } => write!(f, "target {target} is up at {mac}"),
             Self::TargetDown { target } => write!(f, "target {target} does not answer"),
+            Self::TargetStanding { target, open: false, .. } => {
+                write!(f, "target {target} gets no new connections by its own account")
+            }
+            Self::TargetStanding { target, quarters, .. } => {
+                write!(f, "target {target} gets new connections, with {quarters}/4 of its weight")
+            }
+            Self::TargetAcknowledged { target, epoch } => {
+                write!(f, "target {target} acknowledged epoch {epoch}")
+            }
+            Self::TargetRefused { target, epoch, known } => {
+                write!(f, "target {target} refused epoch {epoch}: it knows epoch {known}")
+            }
             Self::TargetDraining { target, draining: true } => write!(f, "target {target} drains"),
             Self::TargetDraining { target, .. } => write!(f, "target {target} is in service"),
             Self::AddressClaimed { side, address, by } => {

@@ -1,7 +1,7 @@
 //! What goes into a member and what comes out.
 
-use crate::{MemberEvent, OperatorReply, OperatorRequest};
-use holdfast_cluster::MemberId;
+use crate::{MemberEvent, OperatorReply, OperatorRequest, OwnerNotice, TargetEvent};
+use holdfast_cluster::{MemberId, TargetId};
 use holdfast_datapath::{Tables, WorkerCommand, WorkerEvent};
 use holdfast_packet::{Nanos, Side};
 use holdfast_replica::{Lane, WriteBatch};
@@ -54,6 +54,13 @@ pub enum Input {
         /// All workers together.
         packets: u64,
     },
+    /// A target said something, or came or went.
+    Target {
+        /// Which one, as the transport authenticated it.
+        target: TargetId,
+        /// What it said.
+        event: TargetEvent,
+    },
     /// The operator wants something. Answered by exactly one [`Output::Operator`] of the same id,
     /// perhaps later.
     Operator {
@@ -84,6 +91,13 @@ pub enum Output {
         worker: u32,
         /// The order.
         command: WorkerCommand,
+    },
+    /// Tell a target who owns the common address, when it is connected. May be lost.
+    NotifyTarget {
+        /// Which one.
+        target: TargetId,
+        /// What to tell it; holds a key, for this target alone.
+        notice: Box<OwnerNotice>,
     },
     /// Publish to all workers.
     PublishTables(Arc<Tables>),

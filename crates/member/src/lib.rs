@@ -18,6 +18,7 @@
 //!   worker: Ambiguous -> Renewals -> Ike      |
 //!   operator ---> target set, handover -------'
 //!   other members <--fitness, offers--> Handover, succession --> worker: stop, pass on, keep
+//!   targets: acknowledgements, reports --> Notices --> weights; who owns, to be told again
 //! ```
 //!
 //! # A member's life
@@ -63,6 +64,7 @@ mod loading;
 mod member;
 mod neighbours;
 mod network;
+mod notices;
 mod operations;
 mod operator;
 mod outbox;
@@ -78,11 +80,14 @@ pub mod testing;
 mod tests;
 
 pub use bulletin::Fitness;
-pub use config::{Addresses, MemberConfig, RenewPolicy, SuccessionPolicy, Takeback, TargetConfig};
+pub use config::{
+    Addresses, Delivery, MemberConfig, RenewPolicy, SuccessionPolicy, Takeback, TargetConfig,
+};
 pub use error::MemberError;
 pub use event::{HandoverCause, LossCause, MemberEvent};
 pub use io::{Input, Output};
 pub use member::Member;
+pub use notices::{NoticeState, OwnerNotice, TargetEvent, TargetReport};
 pub use operator::{
     ChildSaReply, ClusterStatusReply, DoneReply, FlowListReply, FlowReply, IkeSaReply, MemberReply,
     MemberRole, OperatorReply, OperatorRequest, Problem, RefusedKind, RefusedReply, SaListReply,

@@ -146,6 +146,24 @@ pub const OPERATOR_PENDING_MAX: usize = 64;
 /// How long an operator's change may wait for its commit.
 pub const OPERATOR_PATIENCE_MS: u64 = 2_000;
 
+/// First and longest pause before a target is told again who owns the common address. A notice is
+/// acknowledged within a round trip; the connection repeats what the network loses.
+pub const NOTICE_RETRY_MS: (u64, u64) = (50, 1_000);
+
+/// A target that has not acknowledged for this long is a problem, and one that takes marked packets
+/// only gets no new connections. Long against any takeover, so that notices on their way change no
+/// connection's place.
+pub const NOTICE_PATIENCE_MS: u64 = 3_000;
+
+/// What a target said of itself is believed for this long: a few of its reports.
+pub const REPORT_LIFETIME_MS: u64 = 5_000;
+
+/// A load must fall this far below a step before the weight goes up again.
+pub const LOAD_MARGIN_PERCENT: u32 = 10;
+
+/// The secret of the marks is proposed again after this long, should the entry have been lost.
+pub const MARK_SECRET_RETRY_MS: u64 = 1_000;
+
 /// Outputs the shell may leave unfetched before punted frames are dropped unread.
 pub const OUTPUTS_MAX: usize = 65_536;
 

@@ -14,6 +14,7 @@ use crate::io::{Input, Output};
 use crate::limits;
 use crate::loading::Loading;
 use crate::neighbours::{Interest, Neighbours};
+use crate::notices::{MarkSecret, Notices};
 use crate::operations::Operations;
 use crate::outbox::Outbox;
 use crate::ownership::Ownership;
@@ -50,6 +51,8 @@ pub struct Member {
     pub(crate) next_defence: Nanos,
     pub(crate) next_hop_review: Nanos,
     pub(crate) tables: TablesKeeper,
+    pub(crate) notices: Notices,
+    pub(crate) mark_secret: MarkSecret,
     /// SAs the workers forget once tables without them are published.
     pub(crate) removals: BTreeSet<Spi>,
     pub(crate) health: Health,
@@ -129,6 +132,8 @@ impl Member {
             next_defence: Nanos::ZERO,
             next_hop_review: now.plus_ms(limits::NEXT_HOP_REVIEW_MS),
             tables: TablesKeeper::new(config.maglev_seed),
+            notices: Notices::new(&config.targets),
+            mark_secret: MarkSecret::draw(&seed),
             removals: BTreeSet::new(),
             health: Health::new(),
             warm: false,
@@ -188,6 +193,7 @@ impl Member {
             Input::WorkerStalled { worker, stalled } => self.health.set_worker(worker, stalled),
             Input::PortState { side, up } => self.health.set_port(side, up),
             Input::Traffic { packets } => self.on_traffic(now, packets),
+            Input::Target { target, event } => self.on_target(now, target, event),
             Input::Operator { id, request } => self.on_operator(now, id, request),
         }
         self.settle(now);
@@ -221,6 +227,7 @@ impl Member {
             self.outside.next_due(),
             self.inside.next_due(),
             self.tables.due().filter(|_| !self.config.is_witness()),
+            self.notices.due(),
             self.operations.due(),
             self.handover.as_ref().map(Handover::due),
             (!self.replica.is_witness(self.config.id)).then_some(self.next_bulletin),
@@ -270,6 +277,7 @@ impl Member {
             self.release_datagrams(now);
         }
         self.ask_neighbours(now);
+        self.tell_targets(now);
         self.publish(now, false);
         self.send_bulletins(now);
     }
@@ -322,6 +330,7 @@ impl Member {
         if self.handover.as_ref().is_some_and(Handover::is_settling) {
             return;
         }
+        self.propose_mark_secret(now, owner);
         let grants = self.grants.batch(now);
         if !grants.is_empty() {
             match self.replica.propose(now, &Command::Grant { owner, grants: grants.clone() }) {
@@ -356,7 +365,7 @@ impl Member {
             &self.config,
             self.replica.state(),
             (&self.outside, &self.inside),
-            &self.fellows,
+            (&self.fellows, &self.notices, self.ownership.owner()),
         );
         let Some(tables) = tables else { return };
         self.outputs.push_back(Output::PublishTables(tables));
@@ -376,6 +385,7 @@ impl Member {
             Ownership::Owning { .. } => [
                 retry(self.outbox.has_waiting() || self.has_unproposed_settlement()),
                 self.ike.poll_timeout().filter(|_| self.ike_serves()),
+                self.mark_secret_due().filter(|_| !settling),
                 (!self.loading.is_done()).then_some(Nanos::ZERO),
                 self.announcer.as_ref().map(Announcer::due),
                 self.grants.due().filter(|_| !settling),

@@ -54,7 +54,7 @@ impl Member {
             OperatorRequest::Status => OperatorReply::Status(Box::new(self.status(now))),
             OperatorRequest::SaList => OperatorReply::SaList(self.sa_list()),
             OperatorRequest::TargetList => {
-                OperatorReply::TargetList(TargetListReply { targets: self.target_replies() })
+                OperatorReply::TargetList(TargetListReply { targets: self.target_replies(now) })
             }
             OperatorRequest::ClusterStatus => OperatorReply::ClusterStatus(self.cluster_status()),
             OperatorRequest::StoreList { address, limit } => self.store_list(address, limit),

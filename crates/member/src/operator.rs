@@ -1,6 +1,7 @@
 //! The operator's questions and the answers. No key material has a place in any of them.
 
 use crate::store_list::StoreListReply;
+use crate::{Delivery, NoticeState, TargetReport};
 use holdfast_cluster::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId};
 use holdfast_datapath::FlowInfo;
 use holdfast_ipsec::{Spi, TrafficSelector};
@@ -294,6 +295,22 @@ pub struct TargetReply {
     pub mac: Option<MacAddr>,
     /// Whether it answers ARP.
     pub up: bool,
+    /// How packets are delivered to it.
+    pub delivery: Delivery,
+    /// The member on whose host it runs, if it is one's.
+    pub member: Option<MemberId>,
+    /// Whether it knows who owns the common address.
+    pub notice: NoticeState,
+    /// Whether it should have acknowledged by now.
+    pub overdue: bool,
+    /// How often it refused what this member told it.
+    pub refused: u64,
+    /// How it is by its own account, when it said so lately.
+    pub report: Option<TargetReport>,
+    /// Whether it may get new connections, by its own account and its acknowledgement.
+    pub open: bool,
+    /// Connections it was given since this member is the owner; 0 on others.
+    pub connections: u64,
 }
 
 /// Connections and where they go.

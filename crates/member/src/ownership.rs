@@ -40,6 +40,14 @@ pub(crate) enum Ownership {
 }
 
 impl Ownership {
+    /// What this member is, while it is the owner.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        match self {
+            Self::Standby | Self::Claiming { .. } => None,
+            Self::Owning { owner, .. } => Some(*owner),
+        }
+    }
+
     /// What this member is or is about to be, when it leads.
     pub(crate) fn claim(&self) -> Option<Owner> {
         match self {
@@ -129,13 +137,15 @@ impl Member {
         self.loading = Loading::everything(self.replica.state());
         self.carrying = Carrying::takeover(now, self.replica.state());
         self.load_slice(now);
-        self.tables.touch();
+        self.tables.begin_ownership();
         self.publish(now, true);
         self.publish_lease(until);
         let mut announcer = Announcer::new(now);
         announcer.fire(now);
         self.announcer = Some(announcer);
         self.announce();
+        self.notices.begin(now, owner.epoch);
+        self.mark_secret.forget_proposal();
         self.plan_renewals(now, owner);
         for side in Side::ALL {
             self.neighbours_mut(side).set_pace(now, true);
@@ -208,6 +218,7 @@ impl Member {
         self.grants.clear();
         self.renewals = Renewals::default();
         self.announcer = None;
+        self.notices.end();
         for side in Side::ALL {
             let neighbours = self.neighbours_mut(side);
             neighbours.drop_held();

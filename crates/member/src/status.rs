@@ -2,6 +2,7 @@
 
 use crate::limits;
 use crate::member::Member;
+use crate::notices::NoticeState;
 use crate::operator::{
     ChildSaReply, ClusterStatusReply, IkeSaReply, MemberReply, MemberRole, Problem, SaListReply,
     StatusReply, TakeoverReadiness, TargetReply,
@@ -34,7 +35,7 @@ impl Member {
                 .map(|child| child_reply(child, &readiness))
                 .collect(),
             child_sas_total: state.children().len(),
-            targets: self.target_replies(),
+            targets: self.target_replies(now),
         }
     }
 
@@ -136,16 +137,27 @@ impl Member {
         }
     }
 
-    pub(crate) fn target_replies(&self) -> Vec<TargetReply> {
+    pub(crate) fn target_replies(&self, now: Nanos) -> Vec<TargetReply> {
         let state = self.replica.state();
-        let reply = |target: &crate::TargetConfig| TargetReply {
-            id: target.id,
-            name: target.name.clone(),
-            address: target.address,
-            weight: target.weight,
-            draining: state.is_draining(target.id),
-            mac: self.inside.mac(target.address),
-            up: self.inside.is_up(target.address),
+        let reply = |target: &crate::TargetConfig| {
+            let news = self.notices.news(now, target.id);
+            TargetReply {
+                id: target.id,
+                name: target.name.clone(),
+                address: target.address,
+                weight: target.weight,
+                draining: state.is_draining(target.id),
+                mac: self.inside.mac(target.address),
+                up: self.inside.is_up(target.address),
+                delivery: target.delivery,
+                member: target.member,
+                notice: news.map_or(NoticeState::Absent, |news| news.state),
+                overdue: news.is_some_and(|news| news.overdue),
+                refused: news.map_or(0, |news| news.refused),
+                report: news.and_then(|news| news.report),
+                open: self.notices.standing(target.id).open,
+                connections: if self.is_owner() { self.tables.connections(target.id) } else { 0 },
+            }
         };
         self.config.targets.iter().map(reply).collect()
     }
@@ -221,7 +233,7 @@ impl Member {
                 "start it, or check its management address",
             );
         }
-        self.target_problems(&mut add);
+        self.target_problems(now, &mut add);
         if !self.loading.is_done() {
             let left = self.loading.left();
             add(format!("{left} SAs are still being taken over"), "nothing; this ends by itself");
@@ -236,12 +248,15 @@ impl Member {
         problems
     }
 
-    fn target_problems(&self, add: &mut impl FnMut(String, &str)) {
+    fn target_problems(&self, now: Nanos, add: &mut impl FnMut(String, &str)) {
         if self.config.is_witness() {
             return;
         }
-        let targets = self.target_replies();
-        if !targets.iter().any(|target| target.up && !target.draining && target.weight > 0) {
+        let targets = self.target_replies(now);
+        let serves = |target: &TargetReply| {
+            target.up && !target.draining && target.weight > 0 && target.open
+        };
+        if !targets.iter().any(serves) {
             add(
                 "no target takes new connections".to_owned(),
                 "start one, or take one back into service",
@@ -252,6 +267,30 @@ impl Member {
                 format!("target {} ({}) does not answer ARP", target.name, target.address),
                 "start it, or check the inside network",
             );
+        }
+        for target in &targets {
+            self.notice_problems(target, add);
+        }
+    }
+
+    fn notice_problems(&self, target: &TargetReply, add: &mut impl FnMut(String, &str)) {
+        let name = &target.name;
+        let look_there = "see `holdfast-target status` there";
+        if target.overdue {
+            let count = target.connections;
+            add(
+                format!("target {name} ({count} connections) has not acknowledged the owner"),
+                look_there,
+            );
+        }
+        if let NoticeState::Refused { known } = target.notice {
+            add(
+                format!("target {name} follows the owner of epoch {known}"),
+                "see `holdfast cluster status` on the other members: who is the owner?",
+            );
+        }
+        if target.report.is_some_and(|report| !report.healthy) {
+            add(format!("target {name} says that its services do not answer"), look_there);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What the workers look up, kept ready to be published.
 
-use crate::config::MemberConfig;
+use crate::config::{Delivery, MemberConfig, TargetConfig};
 use crate::fellows::Fellows;
 use crate::limits;
 use crate::neighbours::Neighbours;
-use holdfast_cluster::{ChildRecord, State, TargetId};
-use holdfast_datapath::{SaRef, Tables, TargetEntry, TargetTable, Way};
+use crate::notices::{Notices, QUARTERS, mark_key};
+use holdfast_cluster::{ChildRecord, Owner, State, TargetId};
+use holdfast_datapath::{ConnectionCount, Marker, SaRef, Tables, TargetEntry, TargetTable, Way};
 use holdfast_ipsec::{Spd, Spi};
 use holdfast_maglev::Table;
 use holdfast_packet::Nanos;
@@ -24,6 +25,9 @@ pub(crate) struct TablesKeeper {
     generation: u64,
     dirty: bool,
     published: Option<Nanos>,
+    connections: BTreeMap<TargetId, ConnectionCount>,
+    /// Those of the present ownership; deriving a key takes a microsecond.
+    markers: BTreeMap<TargetId, Arc<Marker>>,
 }
 
 impl TablesKeeper {
@@ -37,7 +41,45 @@ impl TablesKeeper {
             generation: 0,
             dirty: true,
             published: None,
+            connections: BTreeMap::new(),
+            markers: BTreeMap::new(),
         }
+    }
+
+    /// This member is the owner from now on: connections are counted anew.
+    pub(crate) fn begin_ownership(&mut self) {
+        self.connections.clear();
+        self.dirty = true;
+    }
+
+    /// Connections given to a target since this member is the owner.
+    pub(crate) fn connections(&self, target: TargetId) -> u64 {
+        self.connections.get(&target).map_or(0, ConnectionCount::get)
+    }
+
+    /// How packets reach a target: marked in the name of the present ownership, if it wants that.
+    fn way(
+        &mut self,
+        config: &MemberConfig,
+        state: &State,
+        target: &TargetConfig,
+        owner: Option<Owner>,
+    ) -> Way {
+        if target.delivery == Delivery::Clear {
+            return Way::Clear;
+        }
+        let (Some(owner), Some(secret)) = (owner, state.mark_secret()) else {
+            return Way::Unmarked;
+        };
+        let kept = self.markers.get(&target.id).filter(|marker| marker.epoch == owner.epoch.0);
+        if let Some(marker) = kept {
+            return Way::Marked(Arc::clone(marker));
+        }
+        let Some(key) = mark_key(secret, owner.epoch, target.id) else { return Way::Unmarked };
+        let (source, destination) = (config.addresses.inside, target.address);
+        let marker = Arc::new(Marker { epoch: owner.epoch.0, key, source, destination });
+        self.markers.insert(target.id, Arc::clone(&marker));
+        Way::Marked(marker)
     }
 
     /// Something a worker looks up has changed.
@@ -93,7 +135,7 @@ impl TablesKeeper {
         config: &MemberConfig,
         state: &State,
         (outside, inside): (&Neighbours, &Neighbours),
-        members: &Fellows,
+        (members, notices, owner): (&Fellows, &Notices, Option<Owner>),
     ) -> Option<Arc<Tables>> {
         if !self.due().is_some_and(|due| at_once || due <= now) {
             return None;
@@ -112,7 +154,7 @@ impl TablesKeeper {
             outside_prefix: addresses.outside_prefix,
             gateway: addresses.gateway,
             spd: self.policies.clone(),
-            targets: self.targets(config, state, inside),
+            targets: self.targets(config, state, inside, (notices, owner)),
             neighbours: outside.known(),
             flow_seed: config.flow_seed,
             members: members.all_stations(),
@@ -124,6 +166,7 @@ impl TablesKeeper {
         config: &MemberConfig,
         state: &State,
         inside: &Neighbours,
+        (notices, owner): (&Notices, Option<Owner>),
     ) -> TargetTable {
         let up = config.targets.iter().filter(|target| inside.is_up(target.address));
         let mut by_id = BTreeMap::new();
@@ -132,14 +175,16 @@ impl TablesKeeper {
             let TargetId(id) = target.id;
             let draining = state.is_draining(target.id);
             let mac = inside.mac(target.address);
-            by_id.insert(
-                id,
-                TargetEntry { address: target.address, mac, draining, way: Way::Clear },
-            );
-            if !draining && target.weight > 0 {
-                distributed.push((id, target.weight));
+            let way = self.way(config, state, target, owner);
+            let connections = self.connections.entry(target.id).or_default().clone();
+            let entry = TargetEntry { address: target.address, mac, draining, way, connections };
+            by_id.insert(id, entry);
+            let standing = notices.standing(target.id);
+            if !draining && target.weight > 0 && standing.open {
+                distributed.push((id, target.weight, standing.quarters));
             }
         }
+        let distributed = weights(&distributed);
         if distributed != self.distributed {
             let table = Table::new(&distributed, limits::MAGLEV_ROWS, config.maglev_seed);
             self.maglev = Arc::new(table);
@@ -147,4 +192,14 @@ impl TablesKeeper {
         }
         TargetTable { table: Arc::clone(&self.maglev), by_id }
     }
+}
+
+/// The weight of each target, given its configured one and the quarters of it that count. As they
+/// are configured while all of them count whole.
+fn weights(targets: &[(u64, u32, u32)]) -> Vec<(u64, u32)> {
+    let whole = targets.iter().all(|(.., quarters)| *quarters == QUARTERS);
+    let weight = |weight: u32, quarters: u32| {
+        if whole { weight } else { weight.saturating_mul(quarters) }
+    };
+    targets.iter().map(|(id, configured, q)| (*id, weight(*configured, *q))).collect()
 }

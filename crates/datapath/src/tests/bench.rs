@@ -48,6 +48,7 @@ pub(super) fn target(id: u64) -> TargetEntry {
         mac: Some(target_mac(id)),
         draining: false,
         way: Way::Clear,
+        connections: crate::ConnectionCount::default(),
     }
 }
 

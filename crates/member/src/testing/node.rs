@@ -4,8 +4,10 @@ use super::checks::member_mac;
 use super::clock::Clock;
 use super::disk::Disk;
 use super::random::Random;
-use crate::{Input, Member, MemberConfig, MemberError, MemberEvent, OperatorReply, Output};
-use holdfast_cluster::MemberId;
+use crate::{
+    Input, Member, MemberConfig, MemberError, MemberEvent, OperatorReply, Output, OwnerNotice,
+};
+use holdfast_cluster::{MemberId, TargetId};
 use holdfast_crypto::Portable;
 use holdfast_datapath::{
     COMMAND_RING, Counters, EVENT_RING, Handoff, LeaseCell, Metric, RingReceiver, RingSender,
@@ -67,6 +69,7 @@ pub struct Node {
     /// Inputs that arrived while nothing read them.
     inbox: VecDeque<Input>,
     events: Vec<(Nanos, MemberEvent)>,
+    notices: Vec<(Nanos, TargetId, OwnerNotice)>,
     replies: BTreeMap<u64, OperatorReply>,
 }
 
@@ -137,6 +140,7 @@ impl Node {
             disk,
             inbox: VecDeque::new(),
             events: Vec::new(),
+            notices: Vec::new(),
             replies: BTreeMap::new(),
         })
     }
@@ -169,6 +173,12 @@ impl Node {
     #[must_use]
     pub fn events(&self) -> &[(Nanos, MemberEvent)] {
         &self.events
+    }
+
+    /// What it wanted told to targets since its last boot.
+    #[must_use]
+    pub fn notices(&self) -> &[(Nanos, TargetId, OwnerNotice)] {
+        &self.notices
     }
 
     /// The answer to an operator's question.
@@ -272,6 +282,9 @@ impl Node {
                     self.publisher.publish(tables);
                 }
                 Output::Lease(end) => self.lease.set(end),
+                Output::NotifyTarget { target, notice } => {
+                    self.notices.push((now, target, *notice));
+                }
                 Output::Operator { id, reply } => drop(self.replies.insert(id, reply)),
                 Output::Event(event) => self.events.push((now, event)),
                 Output::Halt { reason } => wishes.halted = Some(reason),

@@ -7,8 +7,8 @@ use super::node::{Life, Node, Wishes};
 use super::peer::{Peer, PeerSetup};
 use super::random::Random;
 use crate::{
-    Addresses, Input, MemberConfig, MemberError, OperatorReply, OperatorRequest, RenewPolicy,
-    SuccessionPolicy, TargetConfig,
+    Addresses, Delivery, Input, MemberConfig, MemberError, OperatorReply, OperatorRequest,
+    RenewPolicy, SuccessionPolicy, TargetConfig, TargetEvent,
 };
 use holdfast_cluster::{Incarnation, MemberId, TargetId};
 use holdfast_crypto::SecretBytes;
@@ -67,6 +67,8 @@ pub struct Setup {
     pub policy: RenewPolicy,
     /// Which member should own.
     pub succession: SuccessionPolicy,
+    /// How packets are delivered to the targets. Those of a world take clear packets only.
+    pub delivery: Delivery,
 }
 
 impl Default for Setup {
@@ -88,6 +90,7 @@ impl Default for Setup {
             esn: true,
             policy: RenewPolicy::Renew,
             succession: SuccessionPolicy::default(),
+            delivery: Delivery::Clear,
         }
     }
 }
@@ -334,6 +337,11 @@ impl World {
     pub fn mislead_peers(&mut self, id: MemberId) {
         let station = member_mac(id, 0);
         self.peers.iter_mut().for_each(|peer| peer.mislead(station));
+    }
+
+    /// Lets a target say something to a member.
+    pub fn target_says(&mut self, id: MemberId, target: TargetId, event: TargetEvent) {
+        self.input(id, Input::Target { target, event });
     }
 
     /// Asks a member something; see [`Self::answer`].
@@ -604,6 +612,9 @@ fn member_config(setup: &Setup) -> MemberConfig {
                 name: format!("t{}", number + 1),
                 address: target_address(number),
                 weight: 1,
+                delivery: setup.delivery,
+                follows_load: false,
+                member: None,
             })
             .collect(),
         workers: setup.workers,

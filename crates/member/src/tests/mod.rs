@@ -8,6 +8,7 @@ mod scale;
 mod shapes;
 mod succession;
 mod takeover;
+mod targets;
 
 use crate::testing::{Peer, Setup, World};
 use crate::{MemberEvent, OperatorReply, OperatorRequest};
