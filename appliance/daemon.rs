@@ -11,7 +11,8 @@ use holdfast_datapath::{LeaseCell, Prefix, TablesPublisher};
 use holdfast_ike::IkeConfig;
 use holdfast_ipsec::TrafficSelector;
 use holdfast_member::{
-    Addresses, Member, MemberConfig, MemberError, RenewPolicy, SuccessionPolicy, TargetConfig,
+    Addresses, Delivery, Member, MemberConfig, MemberError, RenewPolicy, SuccessionPolicy,
+    TargetConfig,
 };
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -107,6 +108,9 @@ fn assemble(config: Config, store: Store) -> Result<Parts, DaemonError> {
     let member_config = member_config(&config, incarnation, &workers, &credentials);
     let member = Member::new(member_config, recovered, *fresh_seed()?, clock::now())?;
     let listening = config.own_address().map(|address| format!("listening on {address}"));
+    let heard = config.notice_address.map(|address| format!("listening on {address}"));
+    let notices =
+        foundation.notices(&config, credentials.clone()).map_err(io(heard.unwrap_or_default()))?;
     let transport =
         foundation.transport(&config, credentials).map_err(io(listening.unwrap_or_default()))?;
     let socket = &config.member.socket;
@@ -125,6 +129,7 @@ fn assemble(config: Config, store: Store) -> Result<Parts, DaemonError> {
         foundation,
         member,
         transport,
+        notices,
         server,
         storage,
         workers,
@@ -235,6 +240,12 @@ fn target(target: &config::Target) -> TargetConfig {
         name: target.name.clone(),
         address: target.address,
         weight: target.weight,
+        delivery: match target.delivery {
+            config::Delivery::Clear => Delivery::Clear,
+            config::Delivery::Marked => Delivery::Marked,
+        },
+        follows_load: target.weight_by_load,
+        member: None,
     }
 }
 

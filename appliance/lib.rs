@@ -10,6 +10,7 @@
 //!   operator --unix--> | server    --Operator----->                --Operator---> | --> operator
 //!   timerfd ---------> |           --timeout------>  M e m b e r   --Lease------> | --> LeaseCell
 //!   storage --wake---> |           --Persisted---->                --Persist----> | --> storage thread (fdatasync)
+//!   targets --mTLS---> | notice    --Target------->                --NotifyTarget> | --> targets
 //!   workers --wake---> | rings     --Worker------->                --Worker-----> | --> rings --> workers
 //!                      +-----------------------------------------------------------+
 //!   workers --> statistics segment (a mapped file) --> `holdfast drop-reasons`
@@ -28,10 +29,12 @@ pub mod clock;
 pub mod config;
 pub mod controller;
 pub mod daemon;
+pub mod notice;
 pub mod os;
 pub mod pki;
 pub mod server;
 pub mod stats;
 pub mod store;
+pub mod target;
 pub mod transport;
 pub mod worker;

@@ -1,11 +1,12 @@
 //! The doors to the system that Rust cannot check: mapping a file for reading, for counting and for
-//! reading what is being counted, and asking for real-time scheduling. Nothing else in the shell is
-//! unsafe.
-#![allow(unsafe_code, reason = "mapping a file and sched_setscheduler have no safe interface")]
+//! reading what is being counted, opening a tun device, and asking for real-time scheduling. Nothing
+//! else in the shell is unsafe.
+#![allow(unsafe_code, reason = "mmap, TUNSETIFF and sched_setscheduler have no safe interface")]
 
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Maps a whole file for reading.
@@ -63,6 +64,29 @@ pub fn load_words(file: &File) -> io::Result<Vec<u64>> {
     // native word are all that happens to them.
     let all = unsafe { std::slice::from_raw_parts(start, words) };
     Ok(all.iter().map(|word| word.load(Ordering::Relaxed)).collect())
+}
+
+/// Opens a tun device that carries bare IP packets and vanishes with the returned file.
+///
+/// # Errors
+/// What the system says: no such feature, not permitted (`CAP_NET_ADMIN`), or the name is taken.
+pub fn open_tun(name: &str) -> io::Result<File> {
+    let file = File::options().read(true).write(true).open("/dev/net/tun")?;
+    rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::NONBLOCK)?;
+    // SAFETY: `ifreq` is plain data, for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero: it ends the name.
+    let room = request.ifr_name.len().saturating_sub(1);
+    if name.is_empty() || name.len() > room {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a device's name"));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: the descriptor is open, and TUNSETIFF reads and writes one `ifreq`, which is alive.
+    let outcome = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if outcome == 0 { Ok(file) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Asks the system to run the calling thread before all ordinary ones.

@@ -1,8 +1,10 @@
 //! The cluster's own certificate authority and what members prove themselves with.
 //!
 //! `holdfast cluster init` makes one authority and one certificate per member. Whoever holds a
-//! certificate of this authority *is* that member; nothing else admits anybody. The authority's key
-//! is needed to add a member and for nothing else: keep it off the members.
+//! certificate of this authority *is* that member; nothing else admits anybody. `holdfast target
+//! certificate` makes one for a target, which is that target and never a member: names of members
+//! and of targets cannot be mistaken for each other, and only members' certificates are for servers.
+//! The authority's key is needed to add a member or a target and for nothing else: keep it off both.
 //!
 //! Certificates do not expire in practice. An expiry would stop the cluster at a moment nobody
 //! chose; a lost key is answered by a new authority.
@@ -69,6 +71,38 @@ pub fn init(folder: &Path, cluster: &str, members: &[u64]) -> Result<Vec<PathBuf
         files.extend(authority.admit(*member)?.save(folder, &format!("member-{member}"))?);
     }
     Ok(files)
+}
+
+/// Makes a certificate for the target `name` under the authority that [`init`] left in `folder`.
+/// Returns the files, each readable by its owner only.
+///
+/// # Errors
+/// When the authority's files are not there, or the target's are already.
+pub fn issue_target(folder: &Path, cluster: &str, name: &str) -> Result<Vec<PathBuf>, PkiError> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        fs::read_to_string(&path)
+            .map(zeroize::Zeroizing::new)
+            .map_err(|source| PkiError::File { path, source })
+    };
+    let key = KeyPair::from_pem(&read("ca.key")?)?;
+    let issuer = Issuer::from_ca_cert_pem(&read("ca.pem")?, key)?;
+    let stem = format!("target-{name}");
+    admit_target(cluster, &issuer, name)?.save(folder, &stem)
+}
+
+fn admit_target(cluster: &str, issuer: &Issuer<'_, KeyPair>, name: &str) -> Result<Pair, PkiError> {
+    let key = KeyPair::generate()?;
+    let mut parameters = lasting(&format!("Holdfast target {name}"));
+    let dns = name_of_target(name);
+    let uri = format!("holdfast://{cluster}/{}", dns.trim_end_matches(".holdfast"));
+    parameters.subject_alt_names =
+        vec![SanType::DnsName(dns.try_into()?), SanType::URI(uri.try_into()?)];
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    parameters.use_authority_key_identifier_extension = true;
+    let certificate = parameters.signed_by(&key, issuer)?;
+    Ok(Pair { certificate, key_pem: key.serialize_pem() })
 }
 
 struct Authority {
@@ -144,8 +178,13 @@ fn name_of(member: u64) -> String {
     format!("member-{member}.holdfast")
 }
 
-/// What this member proves itself with, and whom it believes.
-#[derive(Debug)]
+/// The name in a target's certificate: a digest, because an operator's names need not be host names.
+fn name_of_target(name: &str) -> String {
+    format!("target-{:016x}.holdfast", crate::config::target_id(name))
+}
+
+/// What a member or a target proves itself with, and whom it believes.
+#[derive(Debug, Clone)]
 pub struct Credentials {
     authority: CertificateDer<'static>,
     server: Arc<ServerConfig>,
@@ -213,7 +252,7 @@ impl Credentials {
     }
 
     /// A number all members of this cluster derive alike and outsiders cannot know: TLS 1.3 shows
-    /// the authority's certificate to members only.
+    /// the authority's certificate to members and targets only.
     #[must_use]
     pub fn cluster_seed(&self, purpose: &str) -> u64 {
         let digest = holdfast_crypto::PrfAlgorithm::HmacSha256
@@ -232,8 +271,18 @@ pub fn expected_name(member: u64) -> Option<ServerName<'static>> {
 #[must_use]
 pub fn belongs_to(certificate: &CertificateDer<'_>, member: u64) -> bool {
     let Some(name) = expected_name(member) else { return false };
+    names(certificate, &name)
+}
+
+/// Whether a certificate that the authority signed is the one of the target `name`.
+#[must_use]
+pub fn belongs_to_target(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    ServerName::try_from(name_of_target(name)).is_ok_and(|name| names(certificate, &name))
+}
+
+fn names(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
     ParsedCertificate::try_from(certificate)
-        .is_ok_and(|parsed| rustls::client::verify_server_name(&parsed, &name).is_ok())
+        .is_ok_and(|parsed| rustls::client::verify_server_name(&parsed, name).is_ok())
 }
 
 fn load<T>(
@@ -294,6 +343,22 @@ mod tests {
             &folder.path().join("member-2.key"),
         );
         assert!(matches!(outcome, Err(PkiError::Tls(_))));
+    }
+
+    #[test]
+    fn a_target_is_no_member_and_a_member_no_target() {
+        let folder = tempfile::tempdir().unwrap();
+        init(folder.path(), "home", &[1]).unwrap();
+        let files = issue_target(folder.path(), "home", "web 1").unwrap();
+        assert_eq!(fs::metadata(&files[1]).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(issue_target(folder.path(), "home", "web 1").is_err(), "nothing is overwritten");
+        let read = |name: &str| {
+            let pem = fs::read(folder.path().join(name)).unwrap();
+            CertificateDer::from_pem_slice(&pem).unwrap()
+        };
+        let (member, target) = (read("member-1.pem"), read("target-web 1.pem"));
+        assert!(belongs_to_target(&target, "web 1") && !belongs_to_target(&target, "web 2"));
+        assert!(!belongs_to(&target, 1) && !belongs_to_target(&member, "web 1"));
     }
 
     #[test]

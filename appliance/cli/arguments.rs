@@ -103,16 +103,37 @@ pub(super) enum TargetCommand {
         /// The target's name.
         name: String,
     },
+    /// Make the certificate with which holdfast-target proves that it is this target.
+    Certificate(CertificateArguments),
 }
 
-impl From<TargetCommand> for RequestKind {
+#[derive(Debug, Args)]
+pub(super) struct CertificateArguments {
+    /// The target's name, as in the members' configuration.
+    pub(super) name: String,
+    /// The folder that `holdfast cluster init` made; nothing in it is overwritten.
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// The cluster's name, which its certificates carry.
+    #[arg(long, default_value = "holdfast")]
+    pub(super) cluster: String,
+}
+
+/// What a command about targets is: a question to the member, or work on files.
+pub(super) enum TargetWork {
+    Ask(RequestKind),
+    Certify(CertificateArguments),
+}
+
+impl From<TargetCommand> for TargetWork {
     fn from(command: TargetCommand) -> Self {
-        let set = |name, draining| Self::TargetSet(TargetSet { name, draining });
-        match command {
-            TargetCommand::List => Self::TargetList(TargetListRequest {}),
+        let set = |name, draining| RequestKind::TargetSet(TargetSet { name, draining });
+        Self::Ask(match command {
+            TargetCommand::List => RequestKind::TargetList(TargetListRequest {}),
             TargetCommand::Drain { name } => set(name, true),
             TargetCommand::Undrain { name } => set(name, false),
-        }
+            TargetCommand::Certificate(arguments) => return Self::Certify(arguments),
+        })
     }
 }
 

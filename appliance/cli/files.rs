@@ -1,7 +1,7 @@
 //! Commands that work on files, without asking a member for more than it can give.
 
 use super::answer::{Answer, Exit, Fault};
-use super::arguments::{DropReasonsArguments, InitArguments};
+use super::arguments::{CertificateArguments, DropReasonsArguments, InitArguments};
 use super::ask;
 use super::render::{self, Width};
 use crate::config::{Config, ConfigError, Problem};
@@ -174,6 +174,31 @@ pub(super) fn init_cluster(arguments: &InitArguments) -> Result<Answer, Fault> {
             write!(text, "\n[[cluster.member]]\nid = {id}\naddress = \"{address}\"\n");
     }
     Answer::new(text, &json!({ "members": ids, "files": files }))
+}
+
+/// Makes a target's certificate.
+pub(super) fn certify_target(arguments: &CertificateArguments) -> Result<Answer, Fault> {
+    let CertificateArguments { name, dir, cluster } = arguments;
+    let files = pki::issue_target(dir, cluster, name).map_err(|error| {
+        let kind = match &error {
+            PkiError::File { source, .. } => Some(source.kind()),
+            _ => None,
+        };
+        let next_action = match kind {
+            Some(ErrorKind::AlreadyExists) => "nothing is overwritten; move the old files away",
+            Some(ErrorKind::NotFound) => {
+                "give the --dir of `holdfast cluster init`, with its ca.key"
+            }
+            _ => "check --dir and the name",
+        };
+        Fault::failure(error, next_action)
+    })?;
+    let mut text = String::new();
+    for file in &files {
+        let _infallible = writeln!(text, "wrote {}", file.display());
+    }
+    text.push_str("\nCopy ca.pem and these two files to the target, and nothing else.\n");
+    Answer::new(text, &json!({ "target": name, "files": files }))
 }
 
 fn members_of(arguments: &InitArguments) -> Result<Vec<u64>, Fault> {

@@ -29,7 +29,7 @@ pub use answer::Exit;
 pub use arguments::Arguments;
 
 use answer::{Answer, Fault};
-use arguments::{ClusterCommand, Command, ConfigCommand, StoreCommand};
+use arguments::{ClusterCommand, Command, ConfigCommand, StoreCommand, TargetWork};
 use clap::Parser;
 use holdfast_api::{ClusterStatusRequest, RequestKind};
 use render::Width;
@@ -95,7 +95,10 @@ fn carry_out(arguments: Arguments) -> Result<Answer, Fault> {
         Command::Status => ask::member(&socket, ask::STATUS, width),
         Command::Sa(command) => ask::member(&socket, command.into(), width),
         Command::Flow(command) => ask::member(&socket, command.into(), width),
-        Command::Target(command) => ask::member(&socket, command.into(), width),
+        Command::Target(command) => match command.into() {
+            TargetWork::Ask(request) => ask::member(&socket, request, width),
+            TargetWork::Certify(arguments) => files::certify_target(&arguments),
+        },
         Command::Handover(handover) => ask::member(&socket, handover.into(), width),
     }
 }

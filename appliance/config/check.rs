@@ -2,7 +2,7 @@
 
 use super::read::Problems;
 use super::sections::Places;
-use super::{Addresses, Config, Role};
+use super::{Addresses, Config, Delivery, Role};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
@@ -130,6 +130,21 @@ fn targets(config: &Config, places: &Places, problems: &Problems<'_>) {
             let what = format!("target {:?} has the inside address itself", target.name);
             problems.add(*offset, what, "");
         }
+    }
+    for (target, offset) in config.targets.iter().zip(at) {
+        let marked = target.delivery == Delivery::Marked;
+        if config.notice_address.is_none() && (marked || target.weight_by_load) {
+            let what =
+                format!("target {:?} needs holdfast-target, but nobody listens", target.name);
+            problems.add(*offset, what, "add [targets] with listen");
+        }
+    }
+    if config.notice_address.is_some() && config.notice_address == config.own_address() {
+        problems.add(
+            places.notice,
+            "targets.listen is the members' own address",
+            "use another port",
+        );
     }
     if config.targets.is_empty() {
         problems.add(0, "no [[target]]: nobody would serve", "");

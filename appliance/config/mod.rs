@@ -14,10 +14,14 @@ mod prefix;
 mod problem;
 mod read;
 mod sections;
+mod target;
 
 pub use prefix::Prefix;
 pub use problem::{ConfigError, Problem};
 pub use sections::SOCKET_DEFAULT;
+pub use target::{
+    HealthChecks, LocalDelivery, MarkReception, STATE_DEFAULT, TargetNetwork, TargetProgram,
+};
 
 use holdfast_crypto::SecretBytes;
 use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal};
@@ -57,6 +61,8 @@ pub struct Config {
     pub connections: Vec<Connection>,
     /// Who serves.
     pub targets: Vec<Target>,
+    /// Where `holdfast-target` finds this member; `None` when no target runs it.
+    pub notice_address: Option<SocketAddr>,
     /// What is logged and how.
     pub log: Log,
 }
@@ -250,6 +256,19 @@ pub struct Target {
     pub address: Ipv4Addr,
     /// Its share of new flows, relative to the others'.
     pub weight: u32,
+    /// Whether its packets are marked.
+    pub delivery: Delivery,
+    /// Whether its weight falls with its load.
+    pub weight_by_load: bool,
+}
+
+/// How packets are delivered to a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// As they come out of the tunnel.
+    Clear,
+    /// Marked under the key of the epoch, for `holdfast-target` to check.
+    Marked,
 }
 
 impl Target {
@@ -257,10 +276,16 @@ impl Target {
     /// agree on it whatever the order of their files.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+        target_id(&self.name)
     }
+}
+
+/// The number of the target `name`; see [`Target::id`].
+#[must_use]
+pub fn target_id(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// `[log]`.

@@ -237,6 +237,11 @@ pub(super) fn parsed<T: std::str::FromStr>(
     }
 }
 
+/// True or false.
+pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| "must be true or false".into())
+}
+
 /// Whole numbers from `least` to `most`.
 pub(super) fn number<T: TryFrom<u64>>(
     least: u64,

@@ -1,10 +1,10 @@
 //! The sections of the file, each read into its type.
 
-use super::read::{At, Problems, Section, list, number, parsed, text, word};
+use super::read::{At, Problems, Section, flag, list, number, parsed, text, word};
 use super::{
-    Addresses, CONNECTIONS_MAX, Cluster, Config, Connection, Dpdk, Hugepages, Idle, Ike, Log,
-    LogFormat, MEMBERS_MAX, Member, Peer, Port, Prefix, Problem, QUEUES_MAX, Role, TARGETS_MAX,
-    Takeover, TakeoverPolicy, Target, Timing, check,
+    Addresses, CONNECTIONS_MAX, Cluster, Config, Connection, Delivery, Dpdk, Hugepages, Idle, Ike,
+    Log, LogFormat, MEMBERS_MAX, Member, Peer, Port, Prefix, Problem, QUEUES_MAX, Role,
+    TARGETS_MAX, Takeover, TakeoverPolicy, Target, Timing, check,
 };
 use holdfast_crypto::SecretBytes;
 use holdfast_dpdk_wrap::Device;
@@ -20,7 +20,7 @@ use toml::de::{DeTable, DeValue};
 /// Where the operator's socket is unless the file says otherwise.
 pub const SOCKET_DEFAULT: &str = "/run/holdfast/holdfast.sock";
 
-const ADDRESS: &str = "an IPv4 address such as 192.0.2.1";
+pub(super) const ADDRESS: &str = "an IPv4 address such as 192.0.2.1";
 /// Longer than any sensible lifetime; keeps sums far from overflow.
 const LIFETIME_S_MAX: u64 = 30 * 24 * 3_600;
 /// A day: whoever waits longer wants never.
@@ -40,6 +40,7 @@ pub(super) struct Places {
     pub(super) cpus: usize,
     pub(super) connections: Vec<usize>,
     pub(super) targets: Vec<usize>,
+    pub(super) notice: usize,
 }
 
 /// Reads the whole text.
@@ -97,6 +98,10 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
             target(section)
         })
         .collect::<Option<Vec<_>>>();
+    let notice_address = file.table("targets").and_then(|s| {
+        places.notice = s.offset();
+        notice_address(s)
+    });
     let log = file.table("log").map_or_else(Log::default, log);
     file.finish();
     let addresses = addresses?;
@@ -112,13 +117,23 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
         ike: Ike { local_id },
         connections: connections?,
         targets: targets?,
+        notice_address,
         log,
     })
 }
 
 /// The sections of a member that carries traffic.
-const TRAFFIC: [&str; 8] =
-    ["takeover", "addresses", "outside", "inside", "dpdk", "ike", "connection", "target"];
+const TRAFFIC: [&str; 9] = [
+    "takeover",
+    "addresses",
+    "outside",
+    "inside",
+    "dpdk",
+    "ike",
+    "connection",
+    "target",
+    "targets",
+];
 
 /// A witness owns nothing, so nothing but the cluster means anything to it.
 fn witness(file: Section<'_, '_>, member: Member, cluster: Option<Cluster>) -> Option<Config> {
@@ -150,6 +165,7 @@ fn witness(file: Section<'_, '_>, member: Member, cluster: Option<Cluster>) -> O
         ike: Ike { local_id: Identity::Ipv4(nothing) },
         connections: Vec::new(),
         targets: Vec::new(),
+        notice_address: None,
         log,
     })
 }
@@ -347,9 +363,21 @@ fn key_file(path: &Path) -> Result<SecretBytes, String> {
 fn target(s: Section<'_, '_>) -> Option<Target> {
     let name = s.required("name", text);
     let address = s.required("address", parsed::<Ipv4Addr>(ADDRESS));
+    const DELIVERIES: &[(&str, Delivery)] =
+        &[("clear", Delivery::Clear), ("marked", Delivery::Marked)];
     let weight = s.or("weight", 1, number(1, 100)).value;
+    let delivery = s.or("delivery", Delivery::Clear, word(DELIVERIES)).value;
+    let weight_by_load = s.or("weight_by_load", false, flag).value;
     s.finish();
-    Some(Target { name: name?.value, address: address?.value, weight })
+    let (name, address) = (name?.value, address?.value);
+    Some(Target { name, address, weight, delivery, weight_by_load })
+}
+
+fn notice_address(s: Section<'_, '_>) -> Option<SocketAddr> {
+    let form = "an address with a port such as 10.0.0.1:7001";
+    let listen = s.required("listen", parsed::<SocketAddr>(form));
+    s.finish();
+    listen.map(|at| at.value)
 }
 
 impl Default for Log {
@@ -358,7 +386,7 @@ impl Default for Log {
     }
 }
 
-fn log(s: Section<'_, '_>) -> Log {
+pub(super) fn log(s: Section<'_, '_>) -> Log {
     const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
     let default = Log::default();
     let level = s.or("level", default.level, |value| {
@@ -390,10 +418,10 @@ fn explained<T: FromStr<Err: Display>>(value: &DeValue<'_>) -> Result<T, String>
     text(value)?.parse().map_err(|error: T::Err| error.to_string())
 }
 
-fn prefix(value: &DeValue<'_>) -> Result<Prefix, String> {
+pub(super) fn prefix(value: &DeValue<'_>) -> Result<Prefix, String> {
     explained(value)
 }
 
-fn path_in(folder: &Path) -> impl Fn(&DeValue<'_>) -> Result<PathBuf, String> {
+pub(super) fn path_in(folder: &Path) -> impl Fn(&DeValue<'_>) -> Result<PathBuf, String> {
     move |value| text(value).map(|text| folder.join(text))
 }

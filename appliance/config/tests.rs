@@ -68,6 +68,25 @@ fn what_may_be_left_out_may_be_left_out() {
 }
 
 #[test]
+fn targets_that_run_holdfast_target_need_a_place_to_come_to() {
+    let listen = "[targets]                                  # where holdfast-target comes to; left out: \
+                  nobody listens\nlisten = \"10.99.0.1:7001\"\n";
+    for (from, to) in [
+        ("delivery = \"clear\"", "delivery = \"marked\""),
+        ("weight_by_load = false", "weight_by_load = true"),
+    ] {
+        assert_eq!(problems_after(from, to), Vec::<String>::new());
+        let text = example().replacen(from, to, 1).replacen(listen, "", 1);
+        let problems = Config::parse(&text, Path::new("/etc/holdfast")).unwrap_err();
+        assert!(problems[0].what.contains("\"web1\" needs holdfast-target"), "{problems:?}");
+    }
+    let same = problems_after("listen = \"10.99.0.1:7001\"", "listen = \"10.99.0.1:7000\"");
+    assert!(same[0].contains("is the members' own address"), "{same:?}");
+    let config = Config::parse(&example(), Path::new("/etc/holdfast")).unwrap();
+    assert_eq!(config.notice_address, Some("10.99.0.1:7001".parse().unwrap()));
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_key() {
     let line_of =
         |needle: &str| 1 + example().lines().position(|line| line.contains(needle)).unwrap();

@@ -58,6 +58,26 @@ pub(super) fn log(event: &MemberEvent) {
         MemberEvent::TargetDraining { target, draining } => {
             tracing::info!(event = "target_draining", target_id = target.0, draining, "{event}");
         }
+        MemberEvent::TargetStanding { target, open, quarters } => tracing::info!(
+            event = "target_standing",
+            target_id = target.0,
+            open,
+            quarters,
+            "{event}"
+        ),
+        MemberEvent::TargetAcknowledged { target, epoch } => tracing::info!(
+            event = "target_acknowledged",
+            target_id = target.0,
+            epoch = epoch.0,
+            "{event}"
+        ),
+        MemberEvent::TargetRefused { target, epoch, known } => tracing::warn!(
+            event = "target_refused",
+            target_id = target.0,
+            epoch = epoch.0,
+            known_epoch = known.0,
+            "{event}"
+        ),
         MemberEvent::AddressClaimed { address, by, .. } => {
             tracing::warn!(event = "address_claimed", address = %address, by = %by, "{event}");
         }

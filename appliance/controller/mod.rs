@@ -21,9 +21,10 @@ mod timer;
 
 use crate::clock::{self, Calendar};
 use crate::config::Config;
+use crate::notice::NoticeListener;
 use crate::server::{Context, Question, Server, question, reply};
 use crate::store::{StorageThread, Stored};
-use crate::transport::{Transport, TransportEvent};
+use crate::transport::{Refusal, Transport, TransportEvent};
 use crate::worker::WorkerSet;
 use backlog::{Backlog, Order};
 use holdfast_cluster::MemberId;
@@ -31,7 +32,8 @@ use holdfast_datapath::{COUNTERS_LEN, CountersView, LeaseCell, Metric, TablesPub
 use holdfast_member::{Input, Member, OperatorRequest, Output};
 use holdfast_packet::{Nanos, Side};
 use mio::{Events, Poll, Token, Waker};
-use signals::Signals;
+pub(crate) use signals::Signals;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +44,8 @@ const TIMER: Token = Token(1);
 const SIGNALS: Token = Token(2);
 const SERVER_FIRST: usize = 16;
 const TRANSPORT_FIRST: usize = 1_024;
+/// Far behind whatever the transport counts up to.
+const NOTICE_FIRST: usize = 1 << 40;
 
 /// Events of one turn of the poll.
 const EVENTS_MAX: usize = 256;
@@ -120,6 +124,22 @@ impl Foundation {
         Server::new(&config.member.socket, self.poll.registry().try_clone()?, SERVER_FIRST)
     }
 
+    /// Where targets come to, when any run `holdfast-target`.
+    ///
+    /// # Errors
+    /// See [`NoticeListener::new`].
+    pub fn notices(
+        &self,
+        config: &Config,
+        credentials: crate::pki::Credentials,
+    ) -> io::Result<Option<NoticeListener>> {
+        let Some(address) = config.notice_address else { return Ok(None) };
+        let own = config.member.id;
+        let targets = config.targets.iter().map(|t| (t.name.clone(), t.id())).collect();
+        let registry = self.poll.registry().try_clone()?;
+        NoticeListener::new(own, address, targets, credentials, registry, NOTICE_FIRST).map(Some)
+    }
+
     /// The connections to the other members.
     ///
     /// # Errors
@@ -149,6 +169,8 @@ pub struct Parts {
     pub member: Member,
     /// The connections to the others.
     pub transport: Transport,
+    /// The targets that are connected, when any may be.
+    pub notices: Option<NoticeListener>,
     /// The operator's socket.
     pub server: Server,
     /// The storage thread.
@@ -235,6 +257,9 @@ impl Controller {
             if self.parts.transport.has_unread() {
                 self.parts.transport.handle_unread(clock::now());
             }
+            if let Some(notices) = self.parts.notices.as_mut().filter(|n| n.has_unread()) {
+                notices.handle_unread();
+            }
             self.take_inbox()?;
             self.let_time_pass()?;
             if self.has_ended() {
@@ -249,6 +274,7 @@ impl Controller {
         let deadline = [
             parts.member.next_deadline(),
             parts.transport.poll_timeout(),
+            parts.notices.as_ref().and_then(NoticeListener::poll_timeout),
             parts.server.poll_timeout(),
             Some(self.next_housekeeping),
             retry,
@@ -256,7 +282,8 @@ impl Controller {
         ];
         let deadline = deadline.into_iter().flatten().min();
         let due = deadline.is_some_and(|deadline| deadline <= clock::now());
-        let at_once = due || self.hurry || parts.transport.has_unread();
+        let unread = parts.notices.as_ref().is_some_and(NoticeListener::has_unread);
+        let at_once = due || self.hurry || unread || parts.transport.has_unread();
         let timeout = at_once.then_some(Duration::ZERO);
         if !at_once {
             self.timer.set(deadline)?;
@@ -272,6 +299,11 @@ impl Controller {
             WAKE => {}
             TIMER => self.timer.acknowledge(),
             SIGNALS => self.take_signals(),
+            Token(number) if number >= NOTICE_FIRST => {
+                if let Some(notices) = &mut self.parts.notices {
+                    notices.handle_event(clock::now(), token);
+                }
+            }
             Token(number) if number >= TRANSPORT_FIRST => {
                 self.parts.transport.handle_event(clock::now(), token);
             }
@@ -297,6 +329,7 @@ impl Controller {
         self.take_stored()?;
         self.take_messages()?;
         self.take_worker_events()?;
+        self.take_targets()?;
         self.take_requests()
     }
 
@@ -326,6 +359,14 @@ impl Controller {
                 }
             };
             self.handle(input)?;
+        }
+        Ok(())
+    }
+
+    fn take_targets(&mut self) -> Result<(), ControllerError> {
+        while let Some(said) = self.parts.notices.as_mut().and_then(NoticeListener::poll_event) {
+            let (target, event) = said;
+            self.handle(Input::Target { target, event })?;
         }
         Ok(())
     }
@@ -364,6 +405,9 @@ impl Controller {
         let now = clock::now();
         self.parts.transport.handle_timeout(now);
         self.parts.server.handle_timeout(now);
+        if let Some(notices) = &mut self.parts.notices {
+            notices.handle_timeout(now);
+        }
         if self.next_housekeeping <= now {
             self.next_housekeeping = now.plus_ms(HOUSEKEEPING_MS);
             self.calendar.follow(now, clock::unix_ms());
@@ -424,6 +468,11 @@ impl Controller {
                 Output::Worker { worker, command } => {
                     self.backlog.push(Order::Command(worker, command));
                 }
+                Output::NotifyTarget { target, notice } => {
+                    if let Some(notices) = &mut self.parts.notices {
+                        notices.send(target, &notice);
+                    }
+                }
                 Output::PublishTables(tables) => self.backlog.push(Order::Tables(tables)),
                 Output::Operator { id: FAREWELL, reply } => self.take_farewell(&reply),
                 Output::Operator { id, reply: answer } => {
@@ -476,6 +525,17 @@ impl Controller {
         }
     }
 
+    /// Connections of members and of targets that were refused, by reason.
+    fn refusals(&self) -> Vec<(&'static str, u64)> {
+        let of_targets = self.parts.notices.iter().flat_map(|n| n.refusals().iter());
+        let mut sums: BTreeMap<Refusal, u64> = BTreeMap::new();
+        for (refusal, count) in self.parts.transport.refusals().iter().chain(of_targets) {
+            let sum = sums.entry(refusal).or_default();
+            *sum = sum.saturating_add(count);
+        }
+        sums.into_iter().map(|(refusal, count)| (refusal.name(), count)).collect()
+    }
+
     fn context(&self, now: Nanos) -> Context<'_> {
         let transport = &self.parts.transport;
         let members = self.parts.config.cluster.members.iter().map(|peer| peer.id);
@@ -484,7 +544,7 @@ impl Controller {
             now,
             calendar: self.calendar,
             started_unix_ms: self.started_unix_ms,
-            refusals: transport.refusals().iter().map(|(r, count)| (r.name(), count)).collect(),
+            refusals: self.refusals(),
             connected: members.filter(|member| transport.connected(*member)).collect(),
             counters: &self.counters,
             ike: self.parts.member.ike_counters(),

@@ -8,25 +8,25 @@ use std::io::{self, ErrorKind, Read};
 
 /// Wakes the poll on `SIGTERM`, `SIGINT` (stop) and `SIGHUP`.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     stop: UnixStream,
     hangup: UnixStream,
 }
 
 impl Signals {
-    pub(super) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
+    pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let stop = watch(registry, token, &[SIGTERM, SIGINT])?;
         let hangup = watch(registry, token, &[SIGHUP])?;
         Ok(Self { stop, hangup })
     }
 
     /// Whether the daemon was asked to stop since the last call.
-    pub(super) fn take_stop(&mut self) -> bool {
+    pub(crate) fn take_stop(&mut self) -> bool {
         take(&mut self.stop)
     }
 
     /// Whether `SIGHUP` came since the last call.
-    pub(super) fn take_hangup(&mut self) -> bool {
+    pub(crate) fn take_hangup(&mut self) -> bool {
         take(&mut self.hangup)
     }
 }

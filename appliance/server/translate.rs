@@ -11,8 +11,9 @@ use holdfast_datapath::CountersView;
 use holdfast_ike::IkeCounters;
 use holdfast_ipsec::{DropReason, TrafficSelector};
 use holdfast_member::{
-    ChildSaReply, ClusterStatusReply, FlowReply, IkeSaReply, MemberReply, MemberRole,
-    OperatorReply, OperatorRequest, Problem, RefusedKind, RefusedReply, StatusReply, TargetReply,
+    ChildSaReply, ClusterStatusReply, Delivery, FlowReply, IkeSaReply, MemberReply, MemberRole,
+    NoticeState, OperatorReply, OperatorRequest, Problem, RefusedKind, RefusedReply, StatusReply,
+    TargetReply,
 };
 use holdfast_packet::Nanos;
 use std::net::Ipv4Addr;
@@ -349,14 +350,43 @@ fn flow(reply: FlowReply) -> api::Flow {
 }
 
 fn targets(replies: Vec<TargetReply>) -> Vec<api::Target> {
-    let target = |reply: TargetReply| api::Target {
+    replies.into_iter().map(target).collect()
+}
+
+fn target(reply: TargetReply) -> api::Target {
+    let (notice, epoch, pending) = match reply.notice {
+        NoticeState::Absent => ("absent", None, None),
+        NoticeState::Standby => ("standby", None, None),
+        NoticeState::Pending { attempts, waiting_ms } => {
+            ("pending", None, Some((attempts, waiting_ms)))
+        }
+        NoticeState::Acknowledged { epoch } => ("acknowledged", Some(epoch.0), None),
+        NoticeState::Refused { known } => ("refused", Some(known.0), None),
+    };
+    let report = reply.report;
+    api::Target {
         name: reply.name,
         address: reply.address.to_string(),
         weight: reply.weight,
         draining: reply.draining,
         mac: reply.mac.filter(|_| reply.up).map(|mac| mac.to_string()).unwrap_or_default(),
-    };
-    replies.into_iter().map(target).collect()
+        delivery: match reply.delivery {
+            Delivery::Clear => "clear".to_owned(),
+            Delivery::Marked => "marked".to_owned(),
+        },
+        notice: notice.to_owned(),
+        epoch,
+        waiting_ms: pending.map(|(_, waiting_ms)| waiting_ms),
+        attempts: pending.map(|(attempts, _)| attempts),
+        healthy: report.map(|report| report.healthy),
+        load_percent: report.map(|report| report.load_percent),
+        sockets: report.map(|report| report.connections),
+        connections: reply.connections,
+        marks_refused: report.map(|report| report.marks_refused),
+        clear_dropped: report.map(|report| report.clear_dropped),
+        notices_refused: report.map(|report| report.notices_refused),
+        open: reply.open,
+    }
 }
 
 fn failure(refused: RefusedReply) -> api::Failure {

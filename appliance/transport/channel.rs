@@ -13,7 +13,7 @@ const READ_BUDGET_BYTES: usize = 1024 * 1024;
 
 /// Why a channel is over.
 #[derive(Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// The other side closed it, or the network lost it.
     Lost(io::Error),
     /// We refuse to go on.
@@ -28,7 +28,7 @@ impl From<io::Error> for End {
 
 /// What a call to [`Channel::read`] left behind in the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Drained {
+pub(crate) enum Drained {
     /// Nothing: the next event tells of more.
     Wholly,
     /// More: call again without waiting for an event.
@@ -38,14 +38,14 @@ pub(super) enum Drained {
 /// How much may wait in a channel. When it is full, the oldest message goes: Raft repeats what is
 /// lost, and what is newer says more.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct QueueLimits {
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
+pub(crate) struct QueueLimits {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
 }
 
 /// A TLS connection over a TCP stream.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(crate) struct Channel {
     stream: TcpStream,
     tls: Connection,
     assembler: Assembler,
@@ -60,7 +60,7 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(
+    pub(crate) fn new(
         stream: TcpStream,
         tls: Connection,
         limits: QueueLimits,
@@ -79,36 +79,36 @@ impl Channel {
         }
     }
 
-    pub(super) const fn stream_mut(&mut self) -> &mut TcpStream {
+    pub(crate) const fn stream_mut(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
 
     /// Allows received messages of another length from now on.
-    pub(super) const fn allow(&mut self, message_bytes_max: usize) {
+    pub(crate) const fn allow(&mut self, message_bytes_max: usize) {
         self.assembler.allow(message_bytes_max);
     }
 
-    pub(super) fn handshaking(&self) -> bool {
+    pub(crate) fn handshaking(&self) -> bool {
         self.tls.is_handshaking()
     }
 
     /// The certificate the other side proved to have the key of.
-    pub(super) fn certificate(&self) -> Option<&CertificateDer<'static>> {
+    pub(crate) fn certificate(&self) -> Option<&CertificateDer<'static>> {
         self.tls.peer_certificates().and_then(<[_]>::first)
     }
 
     /// Messages that had to go because the queue was full, since the last call.
-    pub(super) const fn take_dropped(&mut self) -> u64 {
+    pub(crate) const fn take_dropped(&mut self) -> u64 {
         std::mem::replace(&mut self.dropped, 0)
     }
 
     /// Messages handed to the system as a whole, since the last call.
-    pub(super) const fn take_completed(&mut self) -> u64 {
+    pub(crate) const fn take_completed(&mut self) -> u64 {
         std::mem::replace(&mut self.completed, 0)
     }
 
     /// Puts a message at the end of the queue.
-    pub(super) fn enqueue(&mut self, message: &[u8]) {
+    pub(crate) fn enqueue(&mut self, message: &[u8]) {
         let headers = message.len().div_ceil(FRAME_BYTES_MAX).max(1).saturating_mul(HEADER_BYTES);
         let mut bytes = Vec::with_capacity(message.len().saturating_add(headers));
         for (header, payload) in frames(message) {
@@ -133,7 +133,7 @@ impl Channel {
     }
 
     /// Writes until the socket takes no more or nothing is left.
-    pub(super) fn flush(&mut self) -> Result<(), End> {
+    pub(crate) fn flush(&mut self) -> Result<(), End> {
         loop {
             self.feed_tls()?;
             if !self.tls.wants_write() {
@@ -168,7 +168,7 @@ impl Channel {
 
     /// Reads what has arrived; [`Channel::next_message`] has it. What arrived before the end of the
     /// channel is there, too.
-    pub(super) fn read(&mut self) -> Result<Drained, End> {
+    pub(crate) fn read(&mut self) -> Result<Drained, End> {
         let mut budget = READ_BUDGET_BYTES;
         while budget > 0 {
             match self.tls.read_tls(&mut self.stream) {
@@ -205,12 +205,12 @@ impl Channel {
 
     /// The next message that has arrived whole. One at a time, because the first one decides how
     /// long the others may be.
-    pub(super) fn next_message(&mut self) -> Result<Option<Vec<u8>>, End> {
+    pub(crate) fn next_message(&mut self) -> Result<Option<Vec<u8>>, End> {
         self.assembler.next_message().map_err(|TooLong| End::Refused(Refusal::MessageTooLong))
     }
 
     /// Says goodbye, as far as that is possible without waiting.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.tls.send_close_notify();
         let _told = self.tls.write_tls(&mut self.stream);
     }

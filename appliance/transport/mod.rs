@@ -23,10 +23,10 @@ mod frame;
 mod greeting;
 mod refusal;
 
+pub(crate) use channel::{Channel, Drained, End, QueueLimits};
 pub use refusal::{Refusal, RefusalCounters};
 
 use crate::pki::{Credentials, belongs_to, expected_name};
-use channel::{Channel, Drained, End, QueueLimits};
 use greeting::{GREETING_BYTES, Greeting};
 use holdfast_packet::Nanos;
 use holdfast_replica::Lane;
@@ -546,15 +546,15 @@ impl Transport {
     }
 }
 
-/// Options every connection between members has.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+/// Options every connection of members has.
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
 /// Whether a connection stands; an error when it never will.
-fn is_connected(stream: &TcpStream) -> io::Result<bool> {
+pub(crate) fn is_connected(stream: &TcpStream) -> io::Result<bool> {
     if let Some(error) = stream.take_error()? {
         return Err(error);
     }

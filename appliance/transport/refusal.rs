@@ -13,6 +13,8 @@ pub enum Refusal {
     OurCertificateRefused,
     /// Its certificate is another member's, or it wants another member.
     WrongMember,
+    /// Its certificate is not that of the target it says it is, or there is no such target.
+    WrongTarget,
     /// What it sends is not TLS 1.3 as expected.
     TlsMalformed,
     /// The first message is not a greeting of this protocol.
@@ -34,6 +36,7 @@ impl Refusal {
             Self::NoCertificate => "no_certificate",
             Self::OurCertificateRefused => "our_certificate_refused",
             Self::WrongMember => "wrong_member",
+            Self::WrongTarget => "wrong_target",
             Self::TlsMalformed => "tls_malformed",
             Self::GreetingMalformed => "greeting_malformed",
             Self::MessageTooLong => "message_too_long",

@@ -5,7 +5,7 @@ use super::text::{clean, counted};
 use super::time::{duration, rfc3339};
 use super::{TERMINAL_COLUMNS, Width, text};
 use holdfast_api::{
-    ClusterStatus, DropReasons, FlowList, MemberInfo, Named, Role, SaList, TargetList,
+    ClusterStatus, DropReasons, FlowList, MemberInfo, Named, Role, SaList, Target, TargetList,
 };
 
 /// IKE SAs and pairs of Child SAs.
@@ -126,18 +126,23 @@ pub(in crate::cli) fn target_list(list: &TargetList, width: Width) -> String {
         width,
         &[
             Column::Text("NAME"),
-            Column::Text("ADDRESS"),
+            Column::Key("ADDRESS"),
             Column::Number("WEIGHT"),
             Column::Key("STATE"),
-            Column::Key("MAC"),
+            Column::WideText("MAC"),
+            Column::Key("WAY"),
+            Column::Text("OWNER"),
+            Column::Text("HEALTH"),
+            Column::Number("CONNS"),
         ],
     );
     for target in &list.targets {
-        let state = match (target.mac.is_empty(), target.draining) {
-            (true, true) => "down, draining",
-            (true, false) => "down",
-            (false, true) => "draining",
-            (false, false) => "up",
+        let state = match (target.mac.is_empty(), target.draining, target.open) {
+            (true, true, _) => "down, draining",
+            (true, false, _) => "down",
+            (false, true, _) => "draining",
+            (false, false, true) => "up",
+            (false, false, false) => "closed",
         };
         table.push([
             target.name.clone(),
@@ -145,9 +150,33 @@ pub(in crate::cli) fn target_list(list: &TargetList, width: Width) -> String {
             target.weight.to_string(),
             state.to_owned(),
             dash(&target.mac),
+            target.delivery.clone(),
+            notice(target),
+            health(target),
+            target.connections.to_string(),
         ]);
     }
     table.render()
+}
+
+/// Whether the target knows who owns the common address.
+fn notice(target: &Target) -> String {
+    match (target.notice.as_str(), target.epoch, target.waiting_ms) {
+        ("acknowledged", Some(epoch), _) => format!("epoch {epoch}"),
+        ("refused", Some(epoch), _) => format!("refused, knows epoch {epoch}"),
+        ("pending", _, Some(waiting_ms)) => format!("not for {}", duration(waiting_ms)),
+        ("absent", ..) => dash(""),
+        (other, ..) => other.to_owned(),
+    }
+}
+
+fn health(target: &Target) -> String {
+    match (target.healthy, target.load_percent) {
+        (Some(healthy), Some(load)) => {
+            format!("{}, load {load} %", if healthy { "well" } else { "not well" })
+        }
+        _ => dash(""),
+    }
 }
 
 /// The cluster as one member sees it.

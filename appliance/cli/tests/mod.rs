@@ -242,11 +242,11 @@ fn numbers_stand_to_the_right() {
     assert_eq!(
         out,
         "\
-NAME  ADDRESS    WEIGHT  STATE     MAC
-web1  192.0.2.1       1  up        02:00:00:00:00:01
-web2  192.0.2.2       1  up        02:00:00:00:00:01
-web3  192.0.2.3       1  draining  02:00:00:00:00:01
-web4  192.0.2.4       1  down      -
+NAME  ADDRESS    WEIGHT  STATE     WAY     OWNER    HEALTH          CONNS
+web1  192.0.2.1       1  up        marked  epoch 5  well, load 7 %      3
+web2  192.0.2.2       1  up        clear   -        -                   0
+web3  192.0.2.3       1  draining  clear   -        -                   0
+web4  192.0.2.4       1  down      clear   -        -                   0
 "
     );
 }
@@ -346,7 +346,29 @@ fn lists_in_json_have_stable_names() {
         ["destination", "idle_ms", "protocol", "source", "target", "worker"]
     );
     let targets = of(ResponseKind::TargetList(samples::targets(1)), &["target", "list", "--json"]);
-    assert_eq!(keys(&targets["targets"][0]), ["address", "draining", "mac", "name", "weight"]);
+    assert_eq!(
+        keys(&targets["targets"][0]),
+        [
+            "address",
+            "attempts",
+            "clear_dropped",
+            "connections",
+            "delivery",
+            "draining",
+            "epoch",
+            "healthy",
+            "load_percent",
+            "mac",
+            "marks_refused",
+            "name",
+            "notice",
+            "notices_refused",
+            "open",
+            "sockets",
+            "waiting_ms",
+            "weight",
+        ]
+    );
     let drops = of(ResponseKind::DropReasons(samples::drops()), &["drop-reasons", "--json"]);
     assert_eq!(keys(&drops["reasons"][0]), ["description", "name", "packets"]);
     let sas = of(ResponseKind::SaList(samples::sa_list(1)), &["sa", "list", "--json"]);

@@ -100,11 +100,32 @@ pub(super) fn target(number: u8) -> Target {
         weight: 1,
         draining: number.is_multiple_of(3),
         mac: if number.is_multiple_of(4) { String::new() } else { "02:00:00:00:00:01".into() },
+        delivery: "clear".into(),
+        notice: "absent".into(),
+        open: true,
+        ..Target::default()
+    }
+}
+
+/// One that runs holdfast-target.
+fn following(target: Target) -> Target {
+    Target {
+        delivery: "marked".into(),
+        notice: "acknowledged".into(),
+        epoch: Some(5),
+        healthy: Some(true),
+        load_percent: Some(7),
+        connections: 3,
+        ..target
     }
 }
 
 pub(super) fn targets(count: u8) -> TargetList {
-    TargetList { targets: (1..=count).map(target).collect() }
+    let one = |number| match number {
+        1 => following(target(1)),
+        _ => target(number),
+    };
+    TargetList { targets: (1..=count).map(one).collect() }
 }
 
 pub(super) fn flows() -> FlowList {

@@ -482,6 +482,46 @@ pub struct Target {
     /// Its MAC address; empty while it has not answered.
     #[prost(string, tag = "5")]
     pub mac: String,
+    /// "clear" or "marked".
+    #[prost(string, tag = "60")]
+    pub delivery: String,
+    /// Whether it knows who owns the common address: "absent" (it runs no holdfast-target),
+    /// "standby" (this member has nothing to tell), "pending", "acknowledged" or "refused".
+    #[prost(string, tag = "61")]
+    pub notice: String,
+    /// The epoch it acknowledged, or the later one it knows when it refused.
+    #[prost(uint64, optional, tag = "62")]
+    pub epoch: Option<u64>,
+    /// How long it has not acknowledged, milliseconds.
+    #[prost(uint64, optional, tag = "63")]
+    pub waiting_ms: Option<u64>,
+    /// How often it was told without acknowledging.
+    #[prost(uint32, optional, tag = "64")]
+    pub attempts: Option<u32>,
+    /// Whether its services answer, when it said so lately.
+    #[prost(bool, optional, tag = "65")]
+    pub healthy: Option<bool>,
+    /// How busy it is, when it said so lately.
+    #[prost(uint32, optional, tag = "66")]
+    pub load_percent: Option<u32>,
+    /// TCP sockets it has in use, when it said so lately.
+    #[prost(uint64, optional, tag = "67")]
+    pub sockets: Option<u64>,
+    /// Connections it was given by this owner.
+    #[prost(uint64, tag = "68")]
+    pub connections: u64,
+    /// Marked packets it refused.
+    #[prost(uint64, optional, tag = "69")]
+    pub marks_refused: Option<u64>,
+    /// Packets it dropped because they should have come marked.
+    #[prost(uint64, optional, tag = "600")]
+    pub clear_dropped: Option<u64>,
+    /// Notices it refused as stale, of whomever.
+    #[prost(uint64, optional, tag = "601")]
+    pub notices_refused: Option<u64>,
+    /// Whether it gets new connections, by its own account.
+    #[prost(bool, tag = "602")]
+    pub open: bool,
 }
 
 /// Every target.
