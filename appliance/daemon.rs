@@ -163,6 +163,7 @@ fn start_workers(
     let plan = WorkerPlan {
         outside: config.outside.clone(),
         inside: config.inside.clone(),
+        local: config.local.clone(),
         dpdk: config.dpdk.clone(),
         lease: lease.clone(),
         wake: Arc::new(foundation.wake()),
@@ -245,7 +246,7 @@ fn target(target: &config::Target) -> TargetConfig {
             config::Delivery::Marked => Delivery::Marked,
         },
         follows_load: target.weight_by_load,
-        member: None,
+        member: target.member.map(MemberId),
     }
 }
 

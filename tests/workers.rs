@@ -60,6 +60,7 @@ fn two_workers_share_the_ports() {
         let plan = |queues, memory_mb| WorkerPlan {
             outside: config::Port { device: "net_null0".into(), queues },
             inside: config::Port { device: "net_null1,no-rx=1".into(), queues },
+            local: None,
             dpdk: dpdk(memory_mb),
             lease: LeaseCell::new(),
             wake: Arc::new(|| {}),
@@ -92,6 +93,7 @@ fn serve_and_fall_silent() {
     let plan = WorkerPlan {
         outside: config::Port { device: "net_af_packet0,iface=out0".into(), queues: 1 },
         inside: config::Port { device: "net_af_packet1,iface=in0".into(), queues: 1 },
+        local: None,
         dpdk: dpdk(64),
         lease: lease.clone(),
         wake: Arc::new(move || {

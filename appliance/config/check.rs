@@ -139,6 +139,7 @@ fn targets(config: &Config, places: &Places, problems: &Problems<'_>) {
             problems.add(*offset, what, "add [targets] with listen");
         }
     }
+    member_targets(config, places, problems);
     if config.notice_address.is_some() && config.notice_address == config.own_address() {
         problems.add(
             places.notice,
@@ -148,6 +149,31 @@ fn targets(config: &Config, places: &Places, problems: &Problems<'_>) {
     }
     if config.targets.is_empty() {
         problems.add(0, "no [[target]]: nobody would serve", "");
+    }
+}
+
+/// Targets on members' hosts.
+fn member_targets(config: &Config, places: &Places, problems: &Problems<'_>) {
+    let mut own = false;
+    for (target, offset) in config.targets.iter().zip(&places.targets) {
+        let Some(member) = target.member else { continue };
+        if !config.cluster.members.iter().any(|peer| peer.id == member) {
+            problems.add(*offset, format!("there is no member {member}"), "");
+        }
+        if target.delivery != Delivery::Marked {
+            let what =
+                format!("target {:?} is on a member's host and takes clear packets", target.name);
+            problems.add(*offset, what, "set delivery = \"marked\"");
+        }
+        own |= member == config.member.id;
+    }
+    if own != config.local.is_some() {
+        let (what, remedy) = if own {
+            ("a target is on this member's host, but there is no way to it", "add [local]")
+        } else {
+            ("[local] leads to a target on this host, but none is", "set member at that [[target]]")
+        };
+        problems.add(places.local, what, remedy);
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Config {
     pub outside: Port,
     /// The port towards the targets.
     pub inside: Port,
+    /// The way to the target on this member's own host, if there is one.
+    pub local: Option<Local>,
     /// How DPDK is started.
     pub dpdk: Dpdk,
     /// IKE in general.
@@ -171,6 +173,15 @@ pub struct Port {
     pub queues: u16,
 }
 
+/// `[local]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    /// Our end: a port's name or a virtual device with its arguments.
+    pub device: String,
+    /// The host's end: an interface of the kernel.
+    pub interface: String,
+}
+
 /// `[dpdk]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dpdk {
@@ -260,6 +271,8 @@ pub struct Target {
     pub delivery: Delivery,
     /// Whether its weight falls with its load.
     pub weight_by_load: bool,
+    /// The member on whose host it is, if it is one's.
+    pub member: Option<u64>,
 }
 
 /// How packets are delivered to a target.

@@ -1,9 +1,10 @@
 //! The sections of the file, each read into its type.
 
 use super::read::{At, Problems, Section, flag, list, number, parsed, text, word};
+use super::target::device as interface_name;
 use super::{
     Addresses, CONNECTIONS_MAX, Cluster, Config, Connection, Delivery, Dpdk, Hugepages, Idle, Ike,
-    Log, LogFormat, MEMBERS_MAX, Member, Peer, Port, Prefix, Problem, QUEUES_MAX, Role,
+    Local, Log, LogFormat, MEMBERS_MAX, Member, Peer, Port, Prefix, Problem, QUEUES_MAX, Role,
     TARGETS_MAX, Takeover, TakeoverPolicy, Target, Timing, check,
 };
 use holdfast_crypto::SecretBytes;
@@ -41,6 +42,7 @@ pub(super) struct Places {
     pub(super) connections: Vec<usize>,
     pub(super) targets: Vec<usize>,
     pub(super) notice: usize,
+    pub(super) local: usize,
 }
 
 /// Reads the whole text.
@@ -79,6 +81,10 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
         port
     });
     let takeover = file.table("takeover").map_or_else(Takeover::default, takeover);
+    let local = file.table("local").map(|s| {
+        places.local = s.offset();
+        local(s)
+    });
     let dpdk = file.table("dpdk").map_or_else(Dpdk::default, |s| dpdk(s, places));
     let local_id = file.table("ike").and_then(ike);
     let service = addresses.as_ref().map(|a| a.service.clone()).unwrap_or_default();
@@ -113,6 +119,7 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
         addresses,
         outside: outside?,
         inside: inside?,
+        local: local.flatten(),
         dpdk,
         ike: Ike { local_id },
         connections: connections?,
@@ -123,11 +130,12 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
 }
 
 /// The sections of a member that carries traffic.
-const TRAFFIC: [&str; 9] = [
+const TRAFFIC: [&str; 10] = [
     "takeover",
     "addresses",
     "outside",
     "inside",
+    "local",
     "dpdk",
     "ike",
     "connection",
@@ -166,6 +174,7 @@ fn witness(file: Section<'_, '_>, member: Member, cluster: Option<Cluster>) -> O
         connections: Vec::new(),
         targets: Vec::new(),
         notice_address: None,
+        local: None,
         log,
     })
 }
@@ -261,6 +270,17 @@ fn port(s: Section<'_, '_>) -> Option<(Port, usize, usize)> {
     let device = device?;
     let places = (device.offset, queues.offset);
     Some((Port { device: device.value, queues: queues.value }, places.0, places.1))
+}
+
+/// The way to the target on this host.
+fn local(s: Section<'_, '_>) -> Option<Local> {
+    let device = s.required("device", |value| {
+        let _known: Device = explained(value)?;
+        text(value)
+    });
+    let interface = s.required("interface", interface_name);
+    s.finish();
+    Some(Local { device: device?.value, interface: interface?.value })
 }
 
 impl Default for Dpdk {
@@ -368,9 +388,10 @@ fn target(s: Section<'_, '_>) -> Option<Target> {
     let weight = s.or("weight", 1, number(1, 100)).value;
     let delivery = s.or("delivery", Delivery::Clear, word(DELIVERIES)).value;
     let weight_by_load = s.or("weight_by_load", false, flag).value;
+    let member = s.optional("member", number(1, u64::from(u32::MAX))).map(|at| at.value);
     s.finish();
     let (name, address) = (name?.value, address?.value);
-    Some(Target { name, address, weight, delivery, weight_by_load })
+    Some(Target { name, address, weight, delivery, weight_by_load, member })
 }
 
 fn notice_address(s: Section<'_, '_>) -> Option<SocketAddr> {

@@ -237,7 +237,7 @@ fn local(s: Section<'_, '_>) -> Option<LocalDelivery> {
 }
 
 /// A network device's name that needs no quoting anywhere.
-fn device(value: &DeValue<'_>) -> Result<String, String> {
+pub(super) fn device(value: &DeValue<'_>) -> Result<String, String> {
     let name = text(value)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let starts_well = name.starts_with(|first: char| first.is_ascii_alphanumeric());

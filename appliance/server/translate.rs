@@ -346,6 +346,7 @@ fn flow(reply: FlowReply) -> api::Flow {
         target: reply.target,
         idle_ms: reply.flow.idle_ms,
         worker: reply.worker,
+        way: if reply.local { "local" } else { "distributed" }.to_owned(),
     }
 }
 
@@ -386,6 +387,7 @@ fn target(reply: TargetReply) -> api::Target {
         clear_dropped: report.map(|report| report.clear_dropped),
         notices_refused: report.map(|report| report.notices_refused),
         open: reply.open,
+        member: reply.member.map(|member| member.0),
     }
 }
 

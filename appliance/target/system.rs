@@ -17,6 +17,9 @@ const TABLE: &str = "holdfast_target";
 /// Packets of flows that must come marked are looked at before connection tracking sees them.
 const PRIORITY: &str = "raw";
 
+/// Reverse path filtering that asks only whether the source is known: the kernel's mode 2.
+const LOOSE: &str = "2";
+
 /// The host as this program changes it.
 #[derive(Debug)]
 pub(super) struct Host<'a> {
@@ -45,16 +48,24 @@ impl<'a> Host<'a> {
         }
         if let Some(marks) = &self.config.marks {
             ip(&["link", "set", &marks.device, "up"])?;
-            // A protected source arrives here and is answered through the inside interface: the
-            // strict check of RFC 3704 would take that for forged.
-            let check = format!("/proc/sys/net/ipv4/conf/{}/rp_filter", marks.device);
-            fs::write(check, "2")?;
+            self.admit(&marks.device)?;
             nft(&self.filter(&marks.device))?;
         }
         if let Some(local) = &self.config.local {
-            fs::write(format!("/proc/sys/net/ipv4/conf/{}/rp_filter", local.device), "2")?;
+            self.admit(&local.device)?;
         }
         Ok(())
+    }
+
+    /// Lets packets of protected sources in through `device`, although they are answered through
+    /// another one: reverse path filtering must be loose there, and it refuses everything that comes
+    /// in through a device without an address. The service's own is given to it, which is the host's
+    /// already.
+    fn admit(&self, device: &str) -> io::Result<()> {
+        for address in &self.config.network.service {
+            ip(&["address", "replace", &format!("{address}/32"), "dev", device])?;
+        }
+        fs::write(format!("/proc/sys/net/ipv4/conf/{device}/rp_filter"), LOOSE)
     }
 
     /// Sends replies to the owner from now on, whatever ARP says or does not say.
@@ -100,7 +111,16 @@ impl<'a> Host<'a> {
         for prefix in std::mem::take(&mut self.own_routes) {
             best_effort(ip(&["route", "del", &prefix]));
         }
-        if self.config.local.is_some() {
+        if let Some(local) = &self.config.local {
+            for address in &network.service {
+                best_effort(ip(&[
+                    "address",
+                    "del",
+                    &format!("{address}/32"),
+                    "dev",
+                    &local.device,
+                ]));
+            }
             for prefix in &network.protected {
                 best_effort(self.route(&prefix.to_string(), &network.interface));
             }

@@ -52,6 +52,8 @@ pub struct WorkerPlan {
     pub outside: config::Port,
     /// The port towards the targets.
     pub inside: config::Port,
+    /// The way to the target on this host, if there is one.
+    pub local: Option<config::Local>,
     /// How DPDK is started and how the workers idle.
     pub dpdk: config::Dpdk,
     /// Whether this member is the owner.
@@ -77,6 +79,14 @@ pub enum WorkerError {
         outside: u16,
         /// Queues of the inside port.
         inside: u16,
+    },
+    /// The host's end of the way to the target on this host is not there.
+    #[error("local.interface {interface}: {source}")]
+    LocalInterface {
+        /// The interface.
+        interface: String,
+        /// What the system said.
+        source: io::Error,
     },
     /// The packet pool does not fit.
     #[error("dpdk.memory_mb is {memory_mb}; this many queues need {needed_mb}")]
@@ -111,6 +121,9 @@ pub struct WorkerSet {
     workers: Vec<Controls>,
     /// Outside and inside; `None` for a witness.
     ports: Option<(OpenPort, OpenPort)>,
+    /// Kept open for as long as the workers use it.
+    #[allow(dead_code, reason = "dropping it closes the port")]
+    local: Option<OpenPort>,
 }
 
 /// The controller's ends of one worker.
@@ -136,13 +149,19 @@ struct Pulse {
 /// # Errors
 /// See [`WorkerError`]. DPDK cannot be started a second time in the same process.
 pub fn start(plan: &WorkerPlan, tables: &mut TablesPublisher) -> Result<WorkerSet, WorkerError> {
-    let Ports { eal, outside, inside, queues } = ports::open(plan)?;
+    let Ports { eal, outside, inside, local, local_queues, queues } = ports::open(plan)?;
+    let station = local.as_ref().map(|(_, station)| *station);
+    let mut local_queues = local_queues.into_iter();
     let count = u32::try_from(queues.len()).unwrap_or(u32::MAX);
-    let mut set = WorkerSet { ports: Some((outside, inside)), ..WorkerSet::none() };
+    let local = local.map(|(port, _)| port);
+    let mut set = WorkerSet { ports: Some((outside, inside)), local, ..WorkerSet::none() };
     for (number, (queues, handoff)) in
         (0..count).zip(queues.into_iter().zip(Handoff::<Mbuf>::mesh(count)))
     {
         let (controls, mut worker) = assemble(plan, tables, queues, handoff);
+        if let (Some(queue), Some(station)) = (local_queues.next(), station) {
+            worker = worker.with_local(queue, station);
+        }
         let options = ThreadOptions {
             worker: number,
             cpu: plan.dpdk.cpus.get(number as usize).copied(),
@@ -198,7 +217,7 @@ const fn idle_policy(idle: config::Idle) -> IdlePolicy {
 impl WorkerSet {
     /// No workers, no ports, no DPDK: what a witness has.
     pub const fn none() -> Self {
-        Self { threads: Vec::new(), workers: Vec::new(), ports: None }
+        Self { threads: Vec::new(), workers: Vec::new(), ports: None, local: None }
     }
 
     /// How many workers there are; they are numbered from 0.

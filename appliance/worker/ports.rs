@@ -19,6 +19,10 @@ pub(super) struct Ports {
     pub(super) eal: Eal,
     pub(super) outside: OpenPort,
     pub(super) inside: OpenPort,
+    /// The way to the target on this host, with the station at the host's end.
+    pub(super) local: Option<(OpenPort, MacAddr)>,
+    /// Its queues, one for each worker.
+    pub(super) local_queues: Vec<QueuePair>,
     /// One pair of outside and inside queues for each worker.
     pub(super) queues: Vec<(QueuePair, QueuePair)>,
 }
@@ -62,7 +66,8 @@ pub(super) fn open(plan: &WorkerPlan) -> Result<Ports, WorkerError> {
         return Err(WorkerError::QueuesDiffer { outside: workers, inside: plan.inside.queues });
     }
     let options = PortOptions { queues: workers, ..PortOptions::default() };
-    let pool_options = pool_for(&options);
+    let ports = if plan.local.is_some() { 3 } else { 2 };
+    let pool_options = pool_for(&options, ports);
     // The rest is for the drivers' own rings and tables.
     let needed_mb = (pool_options.memory_bytes() / 3 * 4).div_ceil(1 << 20);
     if needed_mb > u64::from(plan.dpdk.memory_mb) {
@@ -70,19 +75,34 @@ pub(super) fn open(plan: &WorkerPlan) -> Result<Ports, WorkerError> {
     }
     let outside: Device = plan.outside.device.parse()?;
     let inside: Device = plan.inside.device.parse()?;
+    let local: Option<Device> =
+        plan.local.as_ref().map(|local| local.device.parse()).transpose()?;
     let eal = Eal::start(&EalConfig {
         hugepages: match plan.dpdk.hugepages {
             config::Hugepages::Auto => Hugepages::Auto,
             config::Hugepages::Off => Hugepages::Off,
         },
         memory_mb: plan.dpdk.memory_mb,
-        ..EalConfig::new(vec![outside.clone(), inside.clone()], FILE_PREFIX)
+        ..EalConfig::new(
+            [Some(&outside), Some(&inside), local.as_ref()]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+            FILE_PREFIX,
+        )
     })?;
     let pool = Mempool::new(eal, "packets", &pool_options)?;
     let (outside, outside_queues) = start(eal, &outside, &options, pool)?;
     let (inside, inside_queues) = start(eal, &inside, &options, pool)?;
+    let (mut way, mut local_queues) = (None, Vec::new());
+    if let (Some(device), Some(config)) = (&local, &plan.local) {
+        let station = station_of(&config.interface)?;
+        let (port, queues) = start(eal, device, &options, pool)?;
+        (way, local_queues) = (Some((port, station)), queues);
+    }
     let queues = outside_queues.into_iter().zip(inside_queues).collect();
-    Ok(Ports { eal, outside, inside, queues })
+    Ok(Ports { eal, outside, inside, local: way, local_queues, queues })
 }
 
 fn start(
@@ -97,15 +117,31 @@ fn start(
     Ok((OpenPort { handle, mac, interface }, queues))
 }
 
-/// One pool for both ports: enough that every descriptor can hold a buffer while every worker has
+/// The station address of an interface of the kernel.
+fn station_of(interface: &str) -> Result<MacAddr, WorkerError> {
+    let fault = |source| WorkerError::LocalInterface { interface: interface.to_owned(), source };
+    let text = fs::read_to_string(format!("/sys/class/net/{interface}/address")).map_err(fault)?;
+    parse_station(text.trim()).ok_or_else(|| fault(io::ErrorKind::InvalidData.into()))
+}
+
+fn parse_station(text: &str) -> Option<MacAddr> {
+    let mut octets = text.split(':').map(|octet| u8::from_str_radix(octet, 16));
+    let mut station = [0; 6];
+    for octet in &mut station {
+        *octet = octets.next()?.ok()?;
+    }
+    octets.next().is_none().then_some(MacAddr(station))
+}
+
+/// One pool for all ports: enough that every descriptor can hold a buffer while every worker has
 /// its bursts, its cache and a full handoff ring.
-fn pool_for(port: &PortOptions) -> MempoolOptions {
+fn pool_for(port: &PortOptions, ports: u32) -> MempoolOptions {
     let thread_cache = MempoolOptions::THREAD_CACHE_DEFAULT;
     let descriptors = u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors);
     let in_hand = 4 * u32::try_from(BURST).unwrap_or(u32::MAX);
     let handoff = u32::try_from(holdfast_datapath::HANDOFF_RING).unwrap_or(u32::MAX);
     // DPDK lets a thread's cache overfill by half before it gives back.
-    let for_each_worker = 2 * descriptors + in_hand + thread_cache / 2 * 3 + handoff;
+    let for_each_worker = ports * descriptors + in_hand + thread_cache / 2 * 3 + handoff;
     let wanted = for_each_worker.saturating_mul(u32::from(port.queues));
     // One less than a power of two makes the pool's ring fit exactly.
     let buffers = wanted.checked_next_power_of_two().unwrap_or(1 << 31) - 1;
@@ -118,14 +154,24 @@ mod tests {
 
     #[test]
     fn one_worker_fits_the_default_memory() {
-        let pool = pool_for(&PortOptions::default());
+        let pool = pool_for(&PortOptions::default(), 2);
         assert_eq!(pool.buffers, 4095);
         assert!(pool.memory_bytes() < u64::from(EalConfig::MEMORY_MB_DEFAULT) << 19);
+        let three = pool_for(&PortOptions::default(), 3);
+        assert!(three.memory_bytes() / 3 * 4 < u64::from(EalConfig::MEMORY_MB_DEFAULT) << 20);
+    }
+
+    #[test]
+    fn a_station_is_read_as_the_kernel_writes_it() {
+        assert_eq!(parse_station("02:00:00:00:aa:01"), Some(MacAddr([2, 0, 0, 0, 0xaa, 1])));
+        for text in ["", "02:00:00:00:aa", "02:00:00:00:aa:01:02", "02:00:00:00:aa:zz"] {
+            assert_eq!(parse_station(text), None, "{text:?}");
+        }
     }
 
     #[test]
     fn the_pool_grows_with_the_workers() {
-        let pool = pool_for(&PortOptions { queues: 16, ..PortOptions::default() });
+        let pool = pool_for(&PortOptions { queues: 16, ..PortOptions::default() }, 2);
         assert_eq!(pool.buffers, 65_535);
     }
 }

@@ -99,6 +99,7 @@ pub(in crate::cli) fn flow_list(list: &FlowList, width: Width) -> String {
             Column::Text("SOURCE"),
             Column::Text("DESTINATION"),
             Column::Text("TARGET"),
+            Column::Key("WAY"),
             Column::Number("IDLE"),
             Column::Number("WORKER"),
         ],
@@ -109,6 +110,7 @@ pub(in crate::cli) fn flow_list(list: &FlowList, width: Width) -> String {
             flow.source.clone(),
             flow.destination.clone(),
             dash(&flow.target),
+            dash(&flow.way),
             duration(flow.idle_ms),
             flow.worker.to_string(),
         ]);

@@ -343,7 +343,7 @@ fn lists_in_json_have_stable_names() {
     assert_eq!(keys(&flows), ["flows", "truncated"]);
     assert_eq!(
         keys(&flows["flows"][0]),
-        ["destination", "idle_ms", "protocol", "source", "target", "worker"]
+        ["destination", "idle_ms", "protocol", "source", "target", "way", "worker"]
     );
     let targets = of(ResponseKind::TargetList(samples::targets(1)), &["target", "list", "--json"]);
     assert_eq!(
@@ -360,6 +360,7 @@ fn lists_in_json_have_stable_names() {
             "load_percent",
             "mac",
             "marks_refused",
+            "member",
             "name",
             "notice",
             "notices_refused",

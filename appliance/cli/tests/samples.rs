@@ -136,6 +136,7 @@ pub(super) fn flows() -> FlowList {
         target: "web1".into(),
         idle_ms: 192_000,
         worker: 1,
+        way: "distributed".into(),
     };
     FlowList { flows: vec![flow], truncated: true }
 }

@@ -451,6 +451,10 @@ pub struct Flow {
     /// The worker that carries it.
     #[prost(uint32, tag = "6")]
     pub worker: u32,
+    /// "local" when its target is on the member's own host, so that it never uses the inside
+    /// network; else "distributed".
+    #[prost(string, tag = "60")]
+    pub way: String,
 }
 
 /// Flows of this member.
@@ -522,6 +526,9 @@ pub struct Target {
     /// Whether it gets new connections, by its own account.
     #[prost(bool, tag = "602")]
     pub open: bool,
+    /// The member on whose host it is, if it is one's.
+    #[prost(uint64, optional, tag = "603")]
+    pub member: Option<u64>,
 }
 
 /// Every target.

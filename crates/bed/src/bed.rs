@@ -31,10 +31,18 @@ pub struct BedOptions {
     pub limit_bytes_per_s: u64,
 }
 
+/// A target on a member's host.
+#[derive(Debug)]
+struct MemberTarget {
+    member: u8,
+    services: Target,
+}
+
 /// Namespaces, wires, targets and folders. Members and the client are started on it.
 #[derive(Debug)]
 pub struct Bed {
     targets: Vec<Target>,
+    member_target: Option<MemberTarget>,
     /// What the targets serve.
     pub content: Content,
     /// Namespaces and wires.
@@ -61,7 +69,39 @@ impl Bed {
             Target::start(topology.target(number)?, number, &files, &folder, limit)
         };
         let targets = (1..=options.size.targets).map(start).collect::<Result<_, _>>()?;
-        Ok(Self { targets, content, topology, captures, state })
+        Ok(Self { targets, member_target: None, content, topology, captures, state })
+    }
+
+    /// Has the host of member `number` serve as well, pacing each download at `limit_bytes_per_s`.
+    ///
+    /// # Errors
+    /// When the machine refuses or a service does not come up.
+    pub fn add_member_target(
+        &mut self,
+        member: u8,
+        limit_bytes_per_s: u64,
+    ) -> Result<(), BedError> {
+        self.topology.add_member_target(member)?;
+        let number = u8::try_from(self.targets.len()).unwrap_or(u8::MAX).saturating_add(1);
+        let files = self.captures.path().join("files");
+        let folder = self.state.path().join(format!("t{number}"));
+        let namespace = self.topology.member(member)?;
+        let services = Target::start(namespace, number, &files, &folder, limit_bytes_per_s)?;
+        self.member_target = Some(MemberTarget { member, services });
+        Ok(())
+    }
+
+    /// The member on whose host a target is, and that target's name.
+    pub fn member_target(&self) -> Option<(u8, String)> {
+        self.member_target.as_ref().map(|target| (target.member, target.services.name.clone()))
+    }
+
+    /// Starts the download of the large file from the target `wanted`.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub fn start_download_from(&self, wanted: &str) -> Result<Download, BedError> {
+        Download::start_from(&self.topology.client, Some(wanted.to_owned()))
     }
 
     /// Names of the targets.

@@ -24,6 +24,9 @@ const HEAD_LIMIT_BYTES: usize = 8192;
 /// Records closer together than this are merged, so that a long download stays small.
 const RECORD_INTERVAL_NS: u64 = 1_000_000;
 
+/// Connections tried to meet a certain target: with four of them each meets it once in four.
+const CONNECTIONS_MAX: usize = 200;
+
 /// What a download saw.
 #[derive(Debug, Clone, Default)]
 pub struct DownloadLog {
@@ -79,11 +82,20 @@ impl Download {
     /// # Errors
     /// When the thread cannot start.
     pub fn start(namespace: &Namespace) -> Result<Self, BedError> {
+        Self::start_from(namespace, None)
+    }
+
+    /// As [`Self::start`], from the target `wanted`: connections that meet another are given up.
+    ///
+    /// # Errors
+    /// When the thread cannot start.
+    pub fn start_from(namespace: &Namespace, wanted: Option<String>) -> Result<Self, BedError> {
         let shared = Arc::new(Shared::default());
         let own = Arc::clone(&shared);
         let thread = namespace.spawn("download", move || {
             let mut log = DownloadLog::default();
-            log.failure = fetch_large(&own, &mut log).err().map(|e| e.to_string());
+            log.failure =
+                fetch_large(&own, &mut log, wanted.as_deref()).err().map(|e| e.to_string());
             *own.log.lock().unwrap_or_else(PoisonError::into_inner) = log;
             own.done.store(true, Ordering::Release);
         })?;
@@ -112,15 +124,26 @@ impl Download {
     }
 }
 
-fn fetch_large(shared: &Shared, log: &mut DownloadLog) -> io::Result<()> {
-    let mut stream = request(&format!("/{LARGE_FILE}"), READ_LIMIT)?;
-    let (head, early) = read_head(&mut stream)?;
+fn fetch_large(shared: &Shared, log: &mut DownloadLog, wanted: Option<&str>) -> io::Result<()> {
+    let (mut stream, head, early) = reach(wanted)?;
     log.announced_bytes = head.content_length;
     log.target = head.target;
     let mut digest = Sha256::new();
     let result = read_body(&mut stream, &early, shared, log, &mut digest);
     log.sha256 = hexadecimal(&digest.finalize());
     result
+}
+
+/// A connection to the wanted target. Which one a connection meets is left to its port.
+fn reach(wanted: Option<&str>) -> io::Result<(TcpStream, Head, Vec<u8>)> {
+    for _ in 0..CONNECTIONS_MAX {
+        let mut stream = request(&format!("/{LARGE_FILE}"), READ_LIMIT)?;
+        let (head, early) = read_head(&mut stream)?;
+        if wanted.is_none_or(|wanted| wanted == head.target) {
+            return Ok((stream, head, early));
+        }
+    }
+    Err(io::Error::other(format!("no connection meets {}", wanted.unwrap_or_default())))
 }
 
 fn read_body(

@@ -18,6 +18,7 @@ use crate::topology::{CLIENT_OUTER, COMMON, Topology};
 use crate::wait::wait_until;
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
 use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ use std::time::Duration;
 
 /// The stranger's own address.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 66);
+/// The address of a stranger on the inside wire.
+pub const INSIDE_STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
 /// IP protocol number of ESP.
 pub const PROTOCOL_ESP: u8 = 50;
 /// Port of IKE.
@@ -41,6 +44,7 @@ const ETHERNET_HEADER_LEN: usize = 14;
 const SNAP_BYTES: &str = "2048";
 /// Kernel buffer of the capture.
 const BUFFER_KIB: &str = "16384";
+const INSIDE_STRANGER_MAC: [u8; 6] = [0x02, 0x68, 0x66, 0x03, 0x01, 0x02];
 const STRANGER_MAC: [u8; 6] = [0x02, 0x68, 0x66, 0x03, 0x01, 0x01];
 /// Pause after each packet: some thousand packets a second, so that what is missing in a counter
 /// was not lost in a full ring before it.
@@ -69,10 +73,7 @@ impl Stranger {
     /// # Errors
     /// When a packet cannot be sent.
     pub fn send(&self, packets: Vec<Vec<u8>>) -> Result<(), BedError> {
-        let fault = |source| BedError::io("send raw packets", source);
-        let sender = self.namespace.spawn("stranger", move || send_raw(&packets))?;
-        let sent = sender.join().map_err(|_| fault(io::Error::other("the sender panicked")))?;
-        sent.and_then(|result| result).map_err(fault)
+        send_from(&self.namespace, COMMON, packets)
     }
 
     /// Forgets which member has the common address, as after a takeover.
@@ -84,10 +85,56 @@ impl Stranger {
     }
 }
 
-fn send_raw(packets: &[Vec<u8>]) -> io::Result<()> {
+/// A further host on the inside wire. Dropping it removes it.
+#[derive(Debug)]
+pub struct InsideStranger {
+    namespace: Namespace,
+}
+
+impl InsideStranger {
+    /// Connects it to the inside wire.
+    ///
+    /// # Errors
+    /// When the machine refuses.
+    pub fn join(topology: &Topology) -> Result<Self, BedError> {
+        let namespace = topology.join_inside("insider", INSIDE_STRANGER, INSIDE_STRANGER_MAC)?;
+        Ok(Self { namespace })
+    }
+
+    /// Sends whole IPv4 packets to the station of `neighbour`, whatever their headers say.
+    ///
+    /// # Errors
+    /// When a packet cannot be sent.
+    pub fn send(&self, neighbour: Ipv4Addr, packets: Vec<Vec<u8>>) -> Result<(), BedError> {
+        // A raw socket goes by the packet's own destination: this sends it the wanted way.
+        let destinations: BTreeSet<Ipv4Addr> = packets
+            .iter()
+            .filter_map(|packet| Some(Ipv4Addr::from(*packet.get(16..)?.first_chunk::<4>()?)))
+            .filter(|destination| *destination != neighbour)
+            .collect();
+        for destination in destinations {
+            let route = format!("route replace {destination}/32 via {neighbour}\n");
+            self.namespace.links(&route)?;
+        }
+        send_from(&self.namespace, neighbour, packets)
+    }
+}
+
+fn send_from(
+    namespace: &Namespace,
+    neighbour: Ipv4Addr,
+    packets: Vec<Vec<u8>>,
+) -> Result<(), BedError> {
+    let fault = |source| BedError::io("send raw packets", source);
+    let sender = namespace.spawn("stranger", move || send_raw(neighbour, &packets))?;
+    let sent = sender.join().map_err(|_| fault(io::Error::other("the sender panicked")))?;
+    sent.and_then(|result| result).map_err(fault)
+}
+
+fn send_raw(neighbour: Ipv4Addr, packets: &[Vec<u8>]) -> io::Result<()> {
     // With this protocol packets come with their headers.
     let socket = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
-    let to = SocketAddrV4::new(COMMON, 0);
+    let to = SocketAddrV4::new(neighbour, 0);
     for packet in packets {
         sendto(&socket, packet, SendFlags::empty(), &to)?;
         thread::sleep(PACE);
@@ -97,26 +144,40 @@ fn send_raw(packets: &[Vec<u8>]) -> io::Result<()> {
 
 /// An IPv4 packet to the common address.
 pub fn ipv4(source: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    ipv4_between(source, COMMON, protocol, payload)
+}
+
+/// A UDP packet, without a checksum.
+pub fn udp_between(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    ipv4_between(*from.ip(), *to.ip(), PROTOCOL_UDP, &udp_header(from, to.port(), payload))
+}
+
+fn ipv4_between(source: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let total = u16::try_from(IPV4_HEADER_LEN + payload.len()).unwrap_or(u16::MAX);
     let mut packet = vec![0x45, 0];
     packet.extend(total.to_be_bytes());
     // Identification, flags (don't fragment), hops, protocol, checksum (left to the kernel).
     packet.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
     packet.extend(source.octets());
-    packet.extend(COMMON.octets());
+    packet.extend(to.octets());
     packet.extend(payload);
     packet
 }
 
 /// A UDP packet to the common address, without a checksum.
 pub fn udp(source: SocketAddrV4, port: u16, payload: &[u8]) -> Vec<u8> {
+    ipv4(*source.ip(), PROTOCOL_UDP, &udp_header(source, port, payload))
+}
+
+/// Header and payload.
+fn udp_header(source: SocketAddrV4, port: u16, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(UDP_HEADER_LEN + payload.len()).unwrap_or(u16::MAX);
     let mut datagram = Vec::new();
     for field in [source.port(), port, length, 0] {
         datagram.extend(field.to_be_bytes());
     }
     datagram.extend(payload);
-    ipv4(*source.ip(), PROTOCOL_UDP, &datagram)
+    datagram
 }
 
 /// The kinds of messages a client sends to the common address.

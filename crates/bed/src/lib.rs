@@ -36,6 +36,7 @@ pub mod demo;
 pub mod error;
 pub mod failover;
 pub mod fetch;
+pub mod follower;
 pub mod frame;
 pub mod hostile;
 pub mod leftovers;

@@ -2,11 +2,13 @@
 
 use crate::bed::Bed;
 use crate::error::BedError;
+use crate::follower::Delivery;
 use crate::peer::{CLIENT_IDENTITY, GATEWAY_IDENTITY, PRE_SHARED_KEY};
 use crate::process::{Process, finish, finish_with};
 use crate::time::Wall;
 use crate::topology::{
-    CLIENT_INNER, COMMON, INSIDE, RAFT_PORT, management_address, target_address,
+    CLIENT_INNER, COMMON, INSIDE, LOCAL_DEVICES, NOTICE_PORT, RAFT_PORT, management_address,
+    member_target_address, target_address,
 };
 use crate::wait::wait_until;
 use rustix::process::Signal;
@@ -21,7 +23,7 @@ use std::time::Duration;
 pub const PROGRAMS_VARIABLE: &str = "HOLDFAST_PROGRAMS";
 
 /// How `holdfast status` exits when it answered and something is wrong, such as a dead member.
-const EXIT_DEGRADED: i32 = 3;
+pub(crate) const EXIT_DEGRADED: i32 = 3;
 
 /// The product's programs.
 #[derive(Debug, Clone)]
@@ -30,12 +32,18 @@ pub struct Programs {
     pub holdfastd: PathBuf,
     /// The operator's tool.
     pub holdfast: PathBuf,
+    /// What runs on targets.
+    pub holdfast_target: PathBuf,
 }
 
 impl Programs {
-    /// Both programs in `folder`.
+    /// The programs in `folder`.
     pub fn in_folder(folder: &Path) -> Self {
-        Self { holdfastd: folder.join("holdfastd"), holdfast: folder.join("holdfast") }
+        Self {
+            holdfastd: folder.join("holdfastd"),
+            holdfast: folder.join("holdfast"),
+            holdfast_target: folder.join("holdfast-target"),
+        }
     }
 
     /// The programs named by [`PROGRAMS_VARIABLE`], else those beside the running program.
@@ -92,6 +100,8 @@ pub struct ClusterOptions {
 #[derive(Debug)]
 pub struct Cluster {
     options: ClusterOptions,
+    /// How packets reach targets that run the product's program, if they do.
+    delivery: Option<Delivery>,
     folder: PathBuf,
     members: Vec<Member>,
     /// The member that votes and never owns.
@@ -144,7 +154,7 @@ impl Cluster {
     /// # Errors
     /// When the tool refuses.
     pub fn prepare(bed: &Bed, options: ClusterOptions) -> Result<Self, BedError> {
-        Self::prepare_with(bed, options, None)
+        Self::prepare_with(bed, options, None, None)
     }
 
     /// Like [`Self::prepare`], with member `witness` a witness: it has no use for its ports.
@@ -156,17 +166,30 @@ impl Cluster {
         options: ClusterOptions,
         witness: u8,
     ) -> Result<Self, BedError> {
-        Self::prepare_with(bed, options, Some(witness))
+        Self::prepare_with(bed, options, Some(witness), None)
+    }
+
+    /// Like [`Self::prepare`], for targets that run [`crate::follower::Followers`].
+    ///
+    /// # Errors
+    /// When the tool refuses.
+    pub fn prepare_with_followers(
+        bed: &Bed,
+        options: ClusterOptions,
+        delivery: Delivery,
+    ) -> Result<Self, BedError> {
+        Self::prepare_with(bed, options, None, Some(delivery))
     }
 
     fn prepare_with(
         bed: &Bed,
         options: ClusterOptions,
         witness: Option<u8>,
+        delivery: Option<Delivery>,
     ) -> Result<Self, BedError> {
         let folder = bed.folder("cluster");
         let members = (1..).take(bed.topology.members.len());
-        let mut cluster = Self { options, folder, members: Vec::new(), witness };
+        let mut cluster = Self { options, delivery, folder, members: Vec::new(), witness };
         cluster.make_certificates(bed.topology.members.len())?;
         for number in members {
             let member = cluster.configure(bed, number)?;
@@ -254,6 +277,28 @@ remote_ts = [\"{CLIENT_INNER}/32\"]
         for (target, name) in (1..).zip(bed.target_names()) {
             let address = target_address(target);
             let _ = write!(text, "\n[[target]]\nname = \"{name}\"\naddress = \"{address}\"\n");
+            if let Some(delivery) = self.delivery {
+                let _ = writeln!(text, "delivery = \"{}\"", delivery.name());
+            }
+        }
+        if let Some((member, name)) = bed.member_target() {
+            let address = member_target_address(member);
+            let _ = write!(
+                text,
+                "\n[[target]]\nname = \"{name}\"\naddress = \"{address}\"\nmember = {member}\n\
+                 delivery = \"marked\"\n"
+            );
+            if member == number {
+                let [host, own] = LOCAL_DEVICES;
+                let _ = write!(
+                    text,
+                    "\n[local]\ndevice = \"net_af_packet2,iface={own}\"\ninterface = \"{host}\"\n"
+                );
+            }
+        }
+        if self.delivery.is_some() {
+            let own = management_address(number);
+            let _ = write!(text, "\n[targets]\nlisten = \"{own}:{NOTICE_PORT}\"\n");
         }
         text
     }

@@ -21,6 +21,8 @@ pub const HTTP_PORT: u16 = 80;
 pub const ECHO_PORT: u16 = 7;
 /// Port on which members listen for each other.
 pub const RAFT_PORT: u16 = 7411;
+/// Port on which members listen for targets.
+pub const NOTICE_PORT: u16 = 7412;
 
 /// Address of target `number` (from 1) on the inside wire.
 pub const fn target_address(number: u8) -> Ipv4Addr {
@@ -30,6 +32,11 @@ pub const fn target_address(number: u8) -> Ipv4Addr {
 /// Address of member `number` (from 1) on the management wire.
 pub const fn management_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 99, 0, number)
+}
+
+/// Address of target `number` (from 1) on the management wire.
+pub const fn target_management_address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 99, 0, 100 + number)
 }
 
 /// MAC address of a member's port on the outside wire.
@@ -52,6 +59,17 @@ pub const fn target_mac(number: u8) -> [u8; 6] {
     [0x02, 0x68, 0x66, 0x01, number, 0x02]
 }
 
+/// Address of the target on the host of member `number` (from 1) on the inside wire.
+pub const fn member_target_address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 20 + number)
+}
+
+/// The interface of the target on a member's host towards the inside wire; its far end is
+/// `m2-target` for member 2.
+pub const MEMBER_TARGET_DEVICE: &str = "target";
+/// The pair of devices between a member and the target on its host: the host's end, the member's.
+pub const LOCAL_DEVICES: [&str; 2] = ["hflocal0", "hflocal1"];
+
 /// MAC address of the client.
 pub const CLIENT_MAC: [u8; 6] = [0x02, 0x68, 0x66, 0x02, 0x01, 0x01];
 
@@ -72,8 +90,8 @@ pub struct Size {
 ///  ===+================+====+====+=== outside       |
 ///                      | m1-in                      |
 ///                   ===+====+====+==================+====+===== inside
-///                      | m1-mgmt
-///                   ===+====+====+=== management
+///                      | m1-mgmt                    | t1-mgmt ...
+///                   ===+====+====+==================+====+===== management
 /// ```
 #[derive(Debug)]
 pub struct Topology {
@@ -141,15 +159,38 @@ impl Topology {
         address: Ipv4Addr,
         mac: [u8; 6],
     ) -> Result<Namespace, BedError> {
+        self.join("outside", &format!("{name}-out"), name, address, mac)
+    }
+
+    /// As [`Self::join_outside`], on the inside wire. Its link ends as `name-in`.
+    ///
+    /// # Errors
+    /// When the machine refuses.
+    pub fn join_inside(
+        &self,
+        name: &str,
+        address: Ipv4Addr,
+        mac: [u8; 6],
+    ) -> Result<Namespace, BedError> {
+        self.join("inside", &format!("{name}-in"), name, address, mac)
+    }
+
+    fn join(
+        &self,
+        wire: &str,
+        end: &str,
+        name: &str,
+        address: Ipv4Addr,
+        mac: [u8; 6],
+    ) -> Result<Namespace, BedError> {
         let wires = self.wires.name();
         let prefix = wires.strip_suffix("wires").unwrap_or(wires);
         let namespace = Namespace::create(&format!("{prefix}{name}"))?;
-        let end = format!("{name}-out");
-        let mut batch = self.link("outside", mac, &end);
-        let _ = writeln!(batch, "addr add {address}/24 dev outside");
+        let mut batch = self.link(wire, mac, end);
+        let _ = writeln!(batch, "addr add {address}/24 dev {wire}");
         namespace.links(&batch)?;
-        self.plug(&end, "outside")?;
-        offloads_off(&namespace, "outside")?;
+        self.plug(end, wire)?;
+        offloads_off(&namespace, wire)?;
         Ok(namespace)
     }
 
@@ -183,7 +224,10 @@ impl Topology {
     fn connect_target(&self, number: u8) -> Result<(), BedError> {
         let namespace = self.target(number)?;
         let end = format!("t{number}-in");
+        let mgmt = format!("t{number}-mgmt");
         let mut batch = self.link("inside", target_mac(number), &end);
+        batch += &self.link("mgmt", [0x02, 0x68, 0x66, 0x01, number, 0x03], &mgmt);
+        let _ = writeln!(batch, "addr add {}/24 dev mgmt", target_management_address(number));
         let _ = writeln!(batch, "addr add {}/24 dev inside", target_address(number));
         let _ = writeln!(batch, "addr add {COMMON}/32 dev lo");
         let _ = writeln!(batch, "route add 10.77.0.0/16 via {INSIDE}");
@@ -196,7 +240,44 @@ impl Topology {
         ])?;
         namespace.links(&batch)?;
         self.plug(&end, "inside")?;
+        self.plug(&mgmt, "management")?;
         offloads_off(namespace, "inside")
+    }
+
+    /// Makes the host of member `number` one that can be a target as well: an interface of its own to
+    /// the inside wire, the common address, and the way between it and the member.
+    ///
+    /// The member's ports are seen by the kernel, too, as real network cards would not be: it must
+    /// not answer for the common address there.
+    ///
+    /// # Errors
+    /// When the machine refuses.
+    pub fn add_member_target(&self, number: u8) -> Result<(), BedError> {
+        let namespace = self.member(number)?;
+        namespace.run(&[
+            "sysctl",
+            "-q",
+            "-w",
+            "net.ipv4.conf.all.arp_ignore=1",
+            "net.ipv4.conf.all.arp_announce=2",
+            "net.ipv4.conf.outside.arp_ignore=8",
+            "net.ipv4.conf.inside.arp_ignore=8",
+        ])?;
+        namespace.run(&["nft", QUIET_PORTS])?;
+        let end = format!("m{number}-target");
+        let [host, member] = LOCAL_DEVICES;
+        let mac = [0x02, 0x68, 0x66, 0x00, number, 0x04];
+        let mut batch = self.link(MEMBER_TARGET_DEVICE, mac, &end);
+        let address = member_target_address(number);
+        let _ = writeln!(batch, "addr add {address}/24 dev {MEMBER_TARGET_DEVICE}");
+        let _ = writeln!(batch, "link add {host} type veth peer name {member}");
+        let _ = writeln!(batch, "link set {host} up\nlink set {member} up");
+        let _ = writeln!(batch, "addr add {COMMON}/32 dev lo");
+        let _ = writeln!(batch, "route add 10.77.0.0/16 via {INSIDE} dev {MEMBER_TARGET_DEVICE}");
+        namespace.links(&batch)?;
+        self.plug(&end, "inside")?;
+        offloads_off(namespace, MEMBER_TARGET_DEVICE)?;
+        offloads_off(namespace, host)
     }
 
     /// Commands that make `device` with its far end `end` among the wires.
@@ -213,6 +294,10 @@ impl Topology {
         self.wires.links(&format!("link set {end} master {bridge}\nlink set {end} up\n"))
     }
 }
+
+/// What arrives at a member's ports is the member's alone.
+const QUIET_PORTS: &str = "table inet bed { chain ports { type filter hook prerouting priority -400; \
+                           iifname { outside, inside } drop; }; }";
 
 fn bridges() -> String {
     ["outside", "inside", "management"]

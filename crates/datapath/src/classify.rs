@@ -111,6 +111,23 @@ pub(crate) fn from_inside(frame: &[u8], tables: &Tables, lease: LeaseState) -> F
     verdict.unwrap_or_else(FromInside::Drop)
 }
 
+/// Whether a frame of the target on this host is one to forward. Its neighbour entry for the inside
+/// address is pinned, so it has nothing to ask.
+pub(crate) fn from_local(frame: &[u8], tables: &Tables) -> Result<(), DropReason> {
+    let ethernet = ethernet::View::parse(frame).map_err(|_| DropReason::Runt)?;
+    if ethernet.ether_type() == TYPE_ARP {
+        return Err(DropReason::ArpIgnored);
+    }
+    if ethernet.destination() != tables.inside_mac {
+        return Err(DropReason::NotUnicast);
+    }
+    if ethernet.ether_type() != TYPE_IPV4 {
+        return Err(DropReason::NotIpv4);
+    }
+    let packet = checked_packet(ethernet.payload())?;
+    if packet.destination() == tables.inside { Err(DropReason::NotForUs) } else { Ok(()) }
+}
+
 fn link(frame: &[u8], own: MacAddr, lease: LeaseState) -> Result<Link<'_>, DropReason> {
     let ethernet = ethernet::View::parse(frame).map_err(|_| DropReason::Runt)?;
     let destination = ethernet.destination();

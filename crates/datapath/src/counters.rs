@@ -29,6 +29,12 @@ pub enum Metric {
     InsideTxPackets,
     /// Bytes sent inside, Ethernet header included.
     InsideTxBytes,
+    /// Packets received from the target on this host.
+    LocalRxPackets,
+    /// Packets sent to the target on this host.
+    LocalTxPackets,
+    /// Bytes sent to the target on this host, Ethernet header included.
+    LocalTxBytes,
     /// ESP packets that authenticated, whatever became of them.
     Authenticated,
     /// Packets from peers that went to a target's side.
@@ -80,6 +86,9 @@ impl Metric {
         Self::InsideRxBytes,
         Self::InsideTxPackets,
         Self::InsideTxBytes,
+        Self::LocalRxPackets,
+        Self::LocalTxPackets,
+        Self::LocalTxBytes,
         Self::Authenticated,
         Self::Opened,
         Self::Sealed,
@@ -112,6 +121,9 @@ impl Metric {
             Self::InsideRxBytes => "inside_rx_bytes",
             Self::InsideTxPackets => "inside_tx_packets",
             Self::InsideTxBytes => "inside_tx_bytes",
+            Self::LocalRxPackets => "local_rx_packets",
+            Self::LocalTxPackets => "local_tx_packets",
+            Self::LocalTxBytes => "local_tx_bytes",
             Self::Authenticated => "authenticated",
             Self::Opened => "opened",
             Self::Sealed => "sealed",
@@ -133,6 +145,9 @@ impl Metric {
             Self::BusyPolls => "busy_polls",
         }
     }
+
+    /// Packets and bytes sent to the target on this host.
+    pub(crate) const LOCAL_TX: (Self, Self) = (Self::LocalTxPackets, Self::LocalTxBytes);
 
     /// Packets and bytes received on `side`.
     pub(crate) const fn rx(side: Side) -> (Self, Self) {

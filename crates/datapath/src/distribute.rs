@@ -1,10 +1,12 @@
 //! Nodes: which target an inner packet goes to, and its way there.
 
+use crate::classify::from_local;
 use crate::counters::Metric;
 use crate::flows::Inserted;
 use crate::mark::MARK_OVERHEAD;
 use crate::tables::{TargetEntry, Way};
-use crate::worker::{Context, Nodes};
+use crate::worker::{Context, Nodes, Origin};
+use arrayvec::ArrayVec;
 use holdfast_ipsec::DropReason;
 use holdfast_packet::{FlowKey, PacketBuf, Port, Side, ethernet, ipv4};
 
@@ -56,6 +58,9 @@ impl<P: Port> Nodes<P> {
         hash: u64,
         target: &TargetEntry,
     ) {
+        if matches!(target.way, Way::Local) {
+            return self.deliver(context, buf);
+        }
         let Some(mac) = target.mac else {
             self.events.resolve(Side::Inside, target.address, context.now, context.counters);
             return context.drop_packet(DropReason::NeighbourUnresolved);
@@ -83,6 +88,41 @@ impl<P: Port> Nodes<P> {
         let _ = header.emit(buf.bytes_mut());
         context.counters.add(Metric::Opened, 1);
         self.io.send(Side::Inside, buf);
+    }
+}
+
+impl<P: Port> Nodes<P> {
+    /// Hands the packet to the target on this host. Nothing of it appears on the inside network.
+    #[inline(never)]
+    fn deliver(&mut self, context: &Context<'_>, mut buf: P::Buf) {
+        let Some(station) = self.io.local_station() else {
+            return context.drop_packet(DropReason::NoTarget);
+        };
+        let header = ethernet::Repr {
+            destination: station,
+            source: context.tables.inside_mac,
+            ether_type: ethernet::TYPE_IPV4,
+        };
+        if buf.prepend(ethernet::HEADER_LEN).is_err() || header.emit(buf.bytes_mut()).is_err() {
+            return context.drop_packet(DropReason::NoRoom);
+        }
+        context.counters.add(Metric::Opened, 1);
+        self.io.send_local(buf);
+    }
+
+    /// Treats what the target on this host sends like what comes from the inside network, but for
+    /// what would be answered there: that way nothing of it could appear on the wire.
+    pub(crate) fn receive_local(&mut self, context: &Context<'_>) -> usize {
+        let mut burst = ArrayVec::new();
+        let received = self.io.rx_local(&mut burst);
+        if received > 0 {
+            burst.retain(|buf| {
+                let verdict = from_local(buf.bytes(), context.tables);
+                verdict.map_err(|reason| context.drop_packet(reason)).is_ok()
+            });
+            self.inside(context, burst, Origin::Port);
+        }
+        received
     }
 }
 

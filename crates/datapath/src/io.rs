@@ -1,10 +1,10 @@
-//! The two ports and what waits to leave through them.
+//! The ports and what waits to leave through them.
 
 use crate::counters::{Counters, Metric};
 use crate::lease::LeaseCell;
 use arrayvec::ArrayVec;
 use holdfast_ipsec::DropReason;
-use holdfast_packet::{BURST, Nanos, PacketBuf, Port, Side};
+use holdfast_packet::{BURST, MacAddr, Nanos, PacketBuf, Port, Side};
 use std::sync::Arc;
 
 /// Whether frames that were made under a lease may still leave.
@@ -44,7 +44,7 @@ impl<P: Port> Queue<P> {
 
     /// Sends what was collected. What the port does not take is dropped and counted: waiting for
     /// room would stall every other packet.
-    fn flush(&mut self, side: Side, counters: &Counters, guard: &Guard) {
+    fn flush(&mut self, (packets, bytes): (Metric, Metric), counters: &Counters, guard: &Guard) {
         if self.outgoing.is_empty() {
             return;
         }
@@ -54,7 +54,6 @@ impl<P: Port> Queue<P> {
         }
         let offered = byte_count(&self.outgoing);
         let sent = self.port.tx(&mut self.outgoing);
-        let (packets, bytes) = Metric::tx(side);
         counters.add(packets, sent as u64);
         counters.add(bytes, offered.saturating_sub(byte_count(&self.outgoing)));
         counters.drop_packets(DropReason::TxFull, self.outgoing.len() as u64);
@@ -66,17 +65,61 @@ fn byte_count<B: PacketBuf>(burst: &[B]) -> u64 {
     burst.iter().map(|buf| buf.bytes().len() as u64).sum()
 }
 
-/// Both ports of a worker.
+/// The way to the target on this member's own host.
+struct LocalQueue<P: Port> {
+    queue: Queue<P>,
+    /// The host's end of it.
+    station: MacAddr,
+}
+
+/// The ports of a worker.
 pub(crate) struct Io<P: Port> {
     outside: Queue<P>,
     inside: Queue<P>,
+    local: Option<LocalQueue<P>>,
     counters: Arc<Counters>,
     guard: Guard,
 }
 
 impl<P: Port> Io<P> {
     pub(crate) fn new(outside: P, inside: P, counters: Arc<Counters>, guard: Guard) -> Self {
-        Self { outside: Queue::new(outside), inside: Queue::new(inside), counters, guard }
+        let (outside, inside) = (Queue::new(outside), Queue::new(inside));
+        Self { outside, inside, local: None, counters, guard }
+    }
+
+    /// Adds the way to the target on this host, whose end of it is `station`.
+    pub(crate) fn set_local(&mut self, port: P, station: MacAddr) {
+        self.local = Some(LocalQueue { queue: Queue::new(port), station });
+    }
+
+    /// The host's end of the way to the target on this host, if there is one.
+    pub(crate) fn local_station(&self) -> Option<MacAddr> {
+        self.local.as_ref().map(|local| local.station)
+    }
+
+    /// Receives one burst of what the target on this host sends.
+    pub(crate) fn rx_local(&mut self, into: &mut ArrayVec<P::Buf, BURST>) -> usize {
+        let received = self.local.as_mut().map_or(0, |local| local.queue.port.rx(into));
+        if received > 0 {
+            self.counters.add(Metric::LocalRxPackets, received as u64);
+        }
+        received
+    }
+
+    /// Collects a frame for the target on this host.
+    pub(crate) fn send_local(&mut self, frame: P::Buf) {
+        let Some(LocalQueue { queue, .. }) = &mut self.local else {
+            return self.counters.drop_packet(DropReason::NoTarget);
+        };
+        if queue.outgoing.is_full() {
+            queue.flush(Metric::LOCAL_TX, &self.counters, &self.guard);
+        }
+        queue.outgoing.push(frame);
+    }
+
+    /// The port to the target on this host, for tests to exchange frames with.
+    pub(crate) fn local_port_mut(&mut self) -> Option<&mut P> {
+        self.local.as_mut().map(|local| &mut local.queue.port)
     }
 
     /// Begins a poll: nothing is collected.
@@ -107,15 +150,18 @@ impl<P: Port> Io<P> {
             Side::Inside => &mut self.inside,
         };
         if queue.outgoing.is_full() {
-            queue.flush(side, &self.counters, &self.guard);
+            queue.flush(Metric::tx(side), &self.counters, &self.guard);
         }
         queue.outgoing.push(frame);
     }
 
     /// Sends everything collected.
     pub(crate) fn flush(&mut self) {
-        self.outside.flush(Side::Outside, &self.counters, &self.guard);
-        self.inside.flush(Side::Inside, &self.counters, &self.guard);
+        self.outside.flush(Metric::tx(Side::Outside), &self.counters, &self.guard);
+        self.inside.flush(Metric::tx(Side::Inside), &self.counters, &self.guard);
+        if let Some(local) = &mut self.local {
+            local.queue.flush(Metric::LOCAL_TX, &self.counters, &self.guard);
+        }
     }
 
     /// A fresh buffer that holds `frame`.

@@ -188,7 +188,12 @@ impl<P: Port> Nodes<P> {
         self.too_big_left = left;
         if let Some(error) = self.too_big_error(context, frame, inner, mtu) {
             context.counters.add(Metric::TooBigReported, 1);
-            self.io.send(Side::Inside, error);
+            let sender = ethernet::View::parse(frame).map(|frame| frame.source()).ok();
+            if sender.is_some() && sender == self.io.local_station() {
+                self.io.send_local(error);
+            } else {
+                self.io.send(Side::Inside, error);
+            }
         }
     }
 

@@ -59,6 +59,8 @@ pub enum Way {
     Clear,
     /// Marked, because the target takes nothing else.
     Marked(Arc<Marker>),
+    /// It is on this member's own host: through the port to it, never over the inside network.
+    Local,
     /// Marked in principle, but the key of the epoch is not known yet: not at all.
     Unmarked,
 }

@@ -14,7 +14,7 @@ use crate::tables::{Pace, Tables, TablesReader};
 use arrayvec::ArrayVec;
 use holdfast_crypto::AeadBurst;
 use holdfast_ipsec::DropReason;
-use holdfast_packet::{BURST, Nanos, Port, Side, arp, ethernet};
+use holdfast_packet::{BURST, MacAddr, Nanos, Port, Side, arp, ethernet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -162,6 +162,19 @@ impl<P: Port> Worker<P> {
         }
     }
 
+    /// Adds a port to the target on this member's own host; the host's end of it is `station`.
+    /// [`crate::Way::Local`] leads there.
+    #[must_use]
+    pub fn with_local(mut self, port: P, station: MacAddr) -> Self {
+        self.nodes.io.set_local(port, station);
+        self
+    }
+
+    /// The port to the target on this host, for the simulator to exchange frames with.
+    pub fn local_port_mut(&mut self) -> Option<&mut P> {
+        self.nodes.io.local_port_mut()
+    }
+
     /// One round: at most one burst from each side and from the other workers.
     ///
     /// The tables are looked at before the commands: so an SA whose installation was pushed before
@@ -180,6 +193,7 @@ impl<P: Port> Worker<P> {
         let context = nodes.take_stance(judge());
         packets += nodes.receive(&context, Side::Outside);
         packets += nodes.receive(&context, Side::Inside);
+        packets += nodes.receive_local(&context);
         packets += nodes.take_over(&context);
         nodes.io.flush();
         counters.add(Metric::Polls, 1);

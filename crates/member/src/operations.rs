@@ -173,13 +173,18 @@ impl Member {
     }
 
     pub(crate) fn on_flows(&mut self, worker: u32, flows: Vec<FlowInfo>) {
-        let names = |id: u64| {
-            let target = self.config.targets.iter().find(|target| target.id.0 == id);
-            target.map(|target| target.name.clone()).unwrap_or_default()
-        };
+        let own = Some(self.config.id);
         let flows: Vec<FlowReply> = flows
             .into_iter()
-            .map(|flow| FlowReply { worker, target: names(flow.target), flow })
+            .map(|flow| {
+                let target = self.config.targets.iter().find(|target| target.id.0 == flow.target);
+                FlowReply {
+                    worker,
+                    target: target.map(|target| target.name.clone()).unwrap_or_default(),
+                    local: target.is_some_and(|target| target.member == own),
+                    flow,
+                }
+            })
             .collect();
         let lists = &mut self.operations.flow_lists;
         // Each worker answers in the order it was asked.

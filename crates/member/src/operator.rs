@@ -333,6 +333,8 @@ pub struct FlowReply {
     pub flow: FlowInfo,
     /// The name of its target, when it is configured.
     pub target: String,
+    /// Whether its target is on this member's own host, so that it never uses the inside network.
+    pub local: bool,
 }
 
 /// The ownership that a handover led to; its epoch names the operation.

@@ -57,7 +57,8 @@ impl TablesKeeper {
         self.connections.get(&target).map_or(0, ConnectionCount::get)
     }
 
-    /// How packets reach a target: marked in the name of the present ownership, if it wants that.
+    /// How packets reach a target: on this member's own host without the inside network, else marked
+    /// in the name of the present ownership, if it wants that.
     fn way(
         &mut self,
         config: &MemberConfig,
@@ -65,6 +66,9 @@ impl TablesKeeper {
         target: &TargetConfig,
         owner: Option<Owner>,
     ) -> Way {
+        if target.member == Some(config.id) {
+            return Way::Local;
+        }
         if target.delivery == Delivery::Clear {
             return Way::Clear;
         }

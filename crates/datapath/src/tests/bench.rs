@@ -273,6 +273,13 @@ impl Bench {
         self.publish();
     }
 
+    /// Gives the worker a port to a target on its own host.
+    pub(super) fn add_local(&mut self, mac: MacAddr, station: MacAddr) {
+        let bench = Self::bare(Handoff::mesh(1).remove(0), 16);
+        let worker = std::mem::replace(&mut self.worker, bench.worker);
+        self.worker = worker.with_local(MemoryPort::new(mac, MTU), station);
+    }
+
     /// Publishes `tables` as the next generation.
     pub(super) fn publish(&mut self) {
         self.tables.generation += 1;

@@ -209,3 +209,89 @@ fn a_packet_too_long_to_be_marked_is_answered_through_the_tunnel() {
     assert!(error.is_error());
     assert_eq!(&view.payload()[6..8], (room as u16).to_be_bytes());
 }
+
+const HOST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 4, 1]);
+const LOCAL_MAC: MacAddr = MacAddr([2, 0, 0, 0, 4, 2]);
+
+/// A bench whose only target is on this member's own host.
+fn local_bench() -> Bench {
+    let mut bench = Bench::new();
+    bench.add_local(LOCAL_MAC, HOST_MAC);
+    only_target(&mut bench, Way::Local);
+    bench
+}
+
+/// A frame of the target on this host.
+fn from_host(packet: &[u8]) -> Vec<u8> {
+    frame::ethernet_frame(INSIDE_MAC, HOST_MAC, packet)
+}
+
+fn local_port(bench: &mut Bench) -> &mut holdfast_packet::MemoryPort {
+    bench.worker.local_port_mut().unwrap()
+}
+
+#[test]
+fn a_target_on_this_host_is_served_without_the_inside_network() {
+    let mut bench = local_bench();
+    let sealed = bench.peer.seal(&request(7));
+    assert_eq!(bench.inbound(&[sealed]), Vec::<Vec<u8>>::new());
+    let delivered = local_port(&mut bench).take_sent();
+    let link = ethernet::View::parse(&delivered[0]).unwrap();
+    assert_eq!((link.destination(), link.source()), (HOST_MAC, INSIDE_MAC));
+    assert!(local_port(&mut bench).deliver(&from_host(&reply(7))));
+    bench.poll();
+    let answer = bench.sent(Side::Outside).pop().unwrap();
+    let mut expected = reply(7);
+    ipv4::decrement_ttl(&mut expected).unwrap();
+    assert_eq!(bench.peer.open(&answer).unwrap(), expected);
+    assert_eq!(bench.sent(Side::Inside), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn nothing_of_a_target_on_this_host_appears_on_the_inside_network() {
+    let mut bench = local_bench();
+    let too_big = {
+        let header = ipv4::Repr {
+            dont_fragment: true,
+            ..ipv4::Repr::new(COMMON, CLIENT, ipv4::PROTOCOL_UDP, 0)
+        };
+        let plain = frame::udp_packet(COMMON, 80, CLIENT, 4000, &[0; 1472]);
+        frame::ipv4_packet(&header, &plain[ipv4::HEADER_LEN..])
+    };
+    let question = holdfast_packet::arp::Repr::request(HOST_MAC, target(1).address, INSIDE);
+    let echo = icmp::Repr::EchoRequest { identifier: 1, sequence: 1, data: b"" };
+    for frame in [
+        from_host(&too_big),
+        question.frame(MacAddr::BROADCAST).to_vec(),
+        from_host(&frame::icmp_packet(target(1).address, INSIDE, &echo)),
+        frame::ethernet_frame(MacAddr::BROADCAST, HOST_MAC, &reply(1)),
+        vec![0; 5],
+    ] {
+        assert!(local_port(&mut bench).deliver(&frame));
+    }
+    bench.poll();
+    assert_eq!(bench.sent(Side::Inside), Vec::<Vec<u8>>::new());
+    assert_eq!(bench.sent(Side::Outside), Vec::<Vec<u8>>::new());
+    let answers = local_port(&mut bench).take_sent();
+    assert_eq!(answers.len(), 1, "only that the packet was too big");
+    for reason in [
+        DropReason::TooBig,
+        DropReason::ArpIgnored,
+        DropReason::NotForUs,
+        DropReason::NotUnicast,
+        DropReason::Runt,
+    ] {
+        assert_eq!(bench.dropped(reason), 1, "{reason}");
+    }
+}
+
+#[test]
+fn without_a_lease_a_target_on_this_host_is_not_served() {
+    let mut bench = local_bench();
+    bench.lease.set(holdfast_packet::Nanos::ZERO);
+    assert!(local_port(&mut bench).deliver(&from_host(&reply(7))));
+    let sealed = bench.peer.seal(&request(7));
+    assert!(bench.inbound(&[sealed]).is_empty());
+    assert!(local_port(&mut bench).take_sent().is_empty());
+    assert!(bench.sent(Side::Outside).is_empty());
+}
