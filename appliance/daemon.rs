@@ -1,6 +1,6 @@
 //! Starting a member, step by step, each one a condition of the next.
 
-use crate::config::{Config, LogFormat, Role, TakeoverPolicy, Timing};
+use crate::config::{Config, LogFormat, Role, Timing};
 use crate::controller::{Controller, ControllerError, Foundation, Parts};
 use crate::pki::{Credentials, PkiError};
 use crate::store::{Store, StoreError};
@@ -11,8 +11,7 @@ use holdfast_datapath::{LeaseCell, Prefix, TablesPublisher};
 use holdfast_ike::IkeConfig;
 use holdfast_ipsec::TrafficSelector;
 use holdfast_member::{
-    Addresses, Delivery, Member, MemberConfig, MemberError, RenewPolicy, SuccessionPolicy,
-    TargetConfig,
+    Addresses, Delivery, Member, MemberConfig, MemberError, SuccessionPolicy, TargetConfig,
 };
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -208,7 +207,6 @@ fn member_config(
         workers: workers.count(),
         maglev_seed: credentials.cluster_seed("maglev"),
         flow_seed: credentials.cluster_seed("flow"),
-        policy: policy(config),
         succession: succession(config),
     }
 }
@@ -250,12 +248,6 @@ fn target(target: &config::Target) -> TargetConfig {
     }
 }
 
-/// Every connection names its policy; there is one so far.
-fn policy(config: &Config) -> RenewPolicy {
-    let renew = config.connections.iter().all(|c| c.policy == TakeoverPolicy::Renew);
-    if renew { RenewPolicy::Renew } else { RenewPolicy::default() }
-}
-
 fn ike_config(config: &Config, workers: u32) -> IkeConfig {
     let mut ike = IkeConfig::new(config.addresses.common, config.ike.local_id.clone());
     ike.workers = workers;
@@ -279,5 +271,6 @@ fn connection(connection: &config::Connection) -> holdfast_ike::Connection {
         ike_lifetime_s: connection.ike_lifetime_s,
         liveness_s: connection.liveness_s,
         replay_window: connection.replay_window_packets,
+        policy: connection.policy,
     }
 }

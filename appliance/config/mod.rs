@@ -24,7 +24,7 @@ pub use target::{
 };
 
 use holdfast_crypto::SecretBytes;
-use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal};
+use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal, TakeoverPolicy};
 use holdfast_member::Takeback;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -247,15 +247,8 @@ pub struct Connection {
     pub liveness_s: Option<u32>,
     /// Size of the anti-replay window.
     pub replay_window_packets: u32,
-    /// What happens to its Child SAs after a takeover.
+    /// What a new owner does about its SAs.
     pub policy: TakeoverPolicy,
-}
-
-/// What happens to Child SAs after a takeover.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TakeoverPolicy {
-    /// They go on; one whose peer paused is renewed by the new owner.
-    Renew,
 }
 
 /// One `[[target]]`.

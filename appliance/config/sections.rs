@@ -5,11 +5,11 @@ use super::target::device as interface_name;
 use super::{
     Addresses, CONNECTIONS_MAX, Cluster, Config, Connection, Delivery, Dpdk, Hugepages, Idle, Ike,
     Local, Log, LogFormat, MEMBERS_MAX, Member, Peer, Port, Prefix, Problem, QUEUES_MAX, Role,
-    TARGETS_MAX, Takeover, TakeoverPolicy, Target, Timing, check,
+    TARGETS_MAX, Takeover, Target, Timing, check,
 };
 use holdfast_crypto::SecretBytes;
 use holdfast_dpdk_wrap::Device;
-use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal};
+use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal, TakeoverPolicy};
 use holdfast_member::Takeback;
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -310,6 +310,12 @@ fn ike(s: Section<'_, '_>) -> Option<Identity> {
 }
 
 fn connection(s: Section<'_, '_>, folder: &Path, service: &[Ipv4Addr]) -> Option<Connection> {
+    const POLICIES: &[(&str, TakeoverPolicy)] = &[
+        ("renew", TakeoverPolicy::Renew),
+        ("sync", TakeoverPolicy::Sync),
+        ("strict", TakeoverPolicy::Strict),
+        ("reestablish", TakeoverPolicy::Reestablish),
+    ];
     const ESNS: &[(&str, EsnPolicy)] = &[
         ("never", EsnPolicy::Never),
         ("allow", EsnPolicy::Allow),
@@ -327,7 +333,7 @@ fn connection(s: Section<'_, '_>, folder: &Path, service: &[Ipv4Addr]) -> Option
     let ike_lifetime_s = s.or("ike_lifetime_s", 14_400, number(60, LIFETIME_S_MAX)).value;
     let liveness_s = s.or("liveness_s", 30, number(0, 86_400)).value;
     let replay_window_packets = s.or("replay_window_packets", 1_024, number(32, 8_192)).value;
-    let policy = s.or("policy", TakeoverPolicy::Renew, policy).value;
+    let policy = s.or("policy", TakeoverPolicy::Renew, word(POLICIES)).value;
     s.finish();
     let host = |address: &Ipv4Addr| Prefix::host(*address);
     let local_ts = local_ts.map_or_else(|| service.iter().map(host).collect(), |at| at.value);
@@ -419,15 +425,6 @@ pub(super) fn log(s: Section<'_, '_>) -> Log {
     let format = s.or("format", default.format, word(FORMATS)).value;
     s.finish();
     Log { level: level.value, format }
-}
-
-fn policy(value: &DeValue<'_>) -> Result<TakeoverPolicy, String> {
-    match value.as_str() {
-        Some("renew") => Ok(TakeoverPolicy::Renew),
-        Some("sync") => Err("\"sync\" (RFC 6311) is not built yet; use \"renew\"".into()),
-        Some("strict") => Err("\"strict\" is not built yet; use \"renew\"".into()),
-        _ => Err("must be \"renew\"".into()),
-    }
 }
 
 fn identity(value: &DeValue<'_>) -> Result<Identity, String> {

@@ -157,10 +157,9 @@ fn values_that_cannot_be_are_refused() {
         ),
         (
             "policy = \"renew\"",
-            "policy = \"sync\"",
-            "\"sync\" (RFC 6311) is not built yet; use \"renew\"",
+            "policy = \"rekey\"",
+            "must be \"renew\" or \"sync\" or \"strict\" or \"reestablish\"",
         ),
-        ("policy = \"renew\"", "policy = \"strict\"", "\"strict\" is not built yet; use \"renew\""),
         ("esn = \"allow\"", "esp_proposals = [\"rot13\"]", "rot13"),
         ("esn = \"allow\"", "ike_proposals = [\"aes256gcm16\"]", "pseudorandom function"),
         ("level = \"info\"", "level = \"in=fo=\"", "is not a level"),

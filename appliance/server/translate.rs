@@ -280,6 +280,7 @@ fn ike_sa(sa: IkeSaReply) -> api::IkeSa {
         identity: sa.identity,
         state: sa.state,
         takeover_ready: sa.takeover.ready,
+        policy: sa.policy.name().to_owned(),
     }
 }
 
@@ -298,6 +299,8 @@ fn child_sa(sa: ChildSaReply) -> api::ChildSa {
         inbound_horizon: sa.inbound_horizon,
         takeover_ready: sa.takeover.ready,
         takeover_reason: sa.takeover.reason,
+        policy: sa.policy.name().to_owned(),
+        continuity: sa.continuity.map(|c| c.name().to_owned()).unwrap_or_default(),
     }
 }
 

@@ -19,6 +19,7 @@ pub(in crate::cli) fn sa_list(list: &SaList, width: Width) -> String {
             Column::Text("PEER"),
             Column::Text("IDENTITY"),
             Column::Text("STATE"),
+            Column::WideText("POLICY"),
             Column::Key("READY"),
         ],
     );
@@ -30,6 +31,7 @@ pub(in crate::cli) fn sa_list(list: &SaList, width: Width) -> String {
             dash(&sa.peer),
             dash(&sa.identity),
             dash(&sa.state),
+            dash(&sa.policy),
             yes_no(sa.takeover_ready),
         ]);
     }
@@ -63,6 +65,8 @@ fn child_table(list: &SaList, width: Width) -> String {
             Column::WideNumber("GRANTED OUT"),
             Column::WideNumber("FLOOR IN"),
             Column::WideNumber("HORIZON IN"),
+            Column::WideText("POLICY"),
+            Column::Text("NUMBERS"),
             Column::Key("READY"),
             Column::WideText("WHY"),
         ],
@@ -80,6 +84,8 @@ fn child_table(list: &SaList, width: Width) -> String {
             sa.outbound_granted_end.to_string(),
             sa.inbound_floor.to_string(),
             sa.inbound_horizon.to_string(),
+            dash(&sa.policy),
+            dash(&sa.continuity),
             yes_no(sa.takeover_ready),
             sa.takeover_reason.clone(),
         ]);

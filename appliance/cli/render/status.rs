@@ -8,6 +8,7 @@ use super::lists::role_name;
 use super::text::{clean, counted, fit, some_of, wrap};
 use super::time::{duration, rfc3339};
 use holdfast_api::{ClusterStatus, Health, Named, Ownership, Role, Status};
+use std::collections::BTreeMap;
 
 /// A terminal has 24 lines, and the prompt needs one.
 pub(in crate::cli) const LINES_MAX: usize = 23;
@@ -96,7 +97,8 @@ impl Sheet {
             counted(ike_sas, "IKE SA"),
             counted(status.child_sas.len(), "Child SA"),
         );
-        self.field("SAs", &summary, 1);
+        let summary = format!("{summary}{}", policies(status));
+        self.field("SAs", &fit(&summary, VALUE_COLUMNS), 1);
         let Some(first) = not_ready.first() else { return };
         let spis: Vec<String> =
             not_ready.iter().map(|sa| format!("{:08x}", sa.inbound_spi)).collect();
@@ -213,4 +215,19 @@ fn drops(status: &Status) -> String {
     let reasons: Vec<String> =
         status.drops.iter().map(|drop| format!("{} {}", drop.packets, clean(&drop.name))).collect();
     if reasons.is_empty() { "none".to_owned() } else { some_of(&reasons, VALUE_COLUMNS) }
+}
+
+/// What a new owner does about the Child SAs, and for how many when the policies differ.
+fn policies(status: &Status) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for sa in status.child_sas.iter().filter(|sa| !sa.policy.is_empty()) {
+        let count = counts.entry(&sa.policy).or_default();
+        *count = count.saturating_add(1);
+    }
+    let names: Vec<String> = match counts.len() {
+        0 => return String::new(),
+        1 => counts.into_keys().map(clean).collect(),
+        _ => counts.iter().map(|(name, count)| format!("{count} {}", clean(name))).collect(),
+    };
+    format!(" ({})", names.join(", "))
 }

@@ -25,6 +25,8 @@ pub(super) fn child_sa(number: u32) -> ChildSa {
         inbound_horizon: 128,
         takeover_ready: ready,
         takeover_reason: if ready { String::new() } else { REASON.into() },
+        policy: "reestablish".into(),
+        continuity: if ready { "certain" } else { "ambiguous" }.into(),
     }
 }
 
@@ -43,6 +45,7 @@ pub(super) fn sa_list(count: u32) -> SaList {
         identity: "a.rather.long.name.of.a.client@branch.office.example.org".into(),
         state: "established".into(),
         takeover_ready: true,
+        policy: "renew".into(),
     };
     SaList { ike_sas: (1..=count).map(ike_sa).collect(), child_sas: child_sas(count) }
 }

@@ -370,6 +370,9 @@ pub struct IkeSa {
     /// Whether a standby could continue it.
     #[prost(bool, tag = "7")]
     pub takeover_ready: bool,
+    /// What a new owner does about it: renew, sync, strict or reestablish.
+    #[prost(string, tag = "30")]
+    pub policy: String,
 }
 
 /// One pair of Child SAs.
@@ -417,6 +420,12 @@ pub struct ChildSa {
     /// Why not; empty when ready.
     #[prost(string, tag = "13")]
     pub takeover_reason: String,
+    /// What a new owner does about it: renew, sync, strict or reestablish.
+    #[prost(string, tag = "30")]
+    pub policy: String,
+    /// How far it has come since the last takeover; empty on members that do not own it.
+    #[prost(string, tag = "31")]
+    pub continuity: String,
 }
 
 /// Every security association.

@@ -295,10 +295,13 @@ fn change_to_wire(change: &StateChange) -> wire::StateChange {
             standing: None,
         }),
         StateChange::DeleteIkeSa { spi, .. } => wire::Change::DeleteIke(spi.0),
-        StateChange::PutChildSa { ike, parameters } => wire::Change::PutChild(wire::PutChildSa {
-            ike: ike.0,
-            parameters: Some(parameters_to_wire(parameters)),
-        }),
+        StateChange::PutChildSa { ike, parameters, replaces } => {
+            wire::Change::PutChild(wire::PutChildSa {
+                ike: ike.0,
+                parameters: Some(parameters_to_wire(parameters)),
+                replaces: replaces.map(Spi::get),
+            })
+        }
         StateChange::DeleteChildSa { inbound_spi, .. } => {
             wire::Change::DeleteChild(inbound_spi.get())
         }
@@ -319,6 +322,7 @@ fn change_from_wire(change: wire::StateChange) -> Result<StateChange, CodecError
             StateChange::PutChildSa {
                 ike: IkeSpi(put.ike),
                 parameters: Box::new(parameters_from_wire(parameters)?),
+                replaces: put.replaces.map(spi_from_wire).transpose()?,
             }
         }
         wire::Change::DeleteChild(spi) => {
@@ -429,6 +433,7 @@ fn child_to_wire(record: &ChildRecord) -> wire::ChildSa {
         edge: (*edge != ReplayEdge::at(record.floor)).then(|| edge_to_wire(edge)),
         settled: settled.map(|settled| settled_to_wire(settled.outbound_next, &settled.edge)),
         standing: Some(standing_to_wire(&record.standing)),
+        replaces: record.replaces.map(Spi::get),
     }
 }
 
@@ -456,6 +461,7 @@ fn child_from_wire(child: wire::ChildSa, unsaid: Owner) -> Result<ChildRecord, C
         edge,
         settled,
         standing: standing_from_wire(child.standing, unsaid)?,
+        replaces: child.replaces.map(spi_from_wire).transpose()?,
     })
 }
 

@@ -109,6 +109,9 @@ pub enum StateChange {
         ike: IkeSpi,
         /// Both directions of it.
         parameters: Box<ChildSaParameters>,
+        /// The Child SA of the same connection that it takes the place of, when the peer has rekeyed that
+        /// one and may not know this one yet (RFC 7296 section 2.8).
+        replaces: Option<Spi>,
     },
     /// Removes one Child SA, both directions.
     DeleteChildSa {

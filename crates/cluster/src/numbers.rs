@@ -8,7 +8,9 @@
 //!
 //! Inbound, the horizon is the highest number that may be accepted. A takeover makes the old
 //! horizon the floor: everything at or below may have been accepted by the predecessor and is
-//! refused. So what one owner accepted no later one accepts again.
+//! refused. So what one owner accepted no later one accepts again. How far it lies ahead is the
+//! owner's choice (`member::grants` has the rule): more keeps a fast peer from waiting for a commit,
+//! less leaves less behind that a successor cannot tell apart.
 //!
 //! Only an owner that stopped on purpose is believed where it stopped: see [`crate::settlement`].
 //!

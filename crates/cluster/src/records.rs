@@ -49,13 +49,21 @@ pub struct ChildRecord {
     pub edge: ReplayEdge,
     /// Where the present owner stopped, once it has.
     pub(crate) settled: Option<Box<Settled>>,
+    /// The Child SA it takes the place of, when the peer rekeyed that one: see
+    /// [`crate::State::is_known_to_peer`].
+    pub replaces: Option<Spi>,
     /// Under whom the Child SA and its relation stand. The numbers do not wait for it: they are
     /// the present owner's from the entry of its takeover on.
     pub standing: Standing,
 }
 
 impl ChildRecord {
-    pub(crate) fn new(ike: IkeSpi, parameters: ChildSaParameters, standing: Standing) -> Self {
+    pub(crate) fn new(
+        ike: IkeSpi,
+        parameters: ChildSaParameters,
+        replaces: Option<Spi>,
+        standing: Standing,
+    ) -> Self {
         let esn = parameters.esn;
         // RFC 4303 section 2.2: the first packet of an SA carries number 1.
         let first = 1;
@@ -68,6 +76,7 @@ impl ChildRecord {
             horizon: numbers::extend_horizon(0, numbers::INITIAL_HORIZON_PACKETS, esn),
             edge: ReplayEdge::at(0),
             settled: None,
+            replaces,
             standing,
         }
     }

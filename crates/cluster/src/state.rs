@@ -161,8 +161,8 @@ impl State {
                 self.check_standing(RecordName::Ike(*spi), *under)?;
                 self.delete_ike(*spi, undo, effects);
             }
-            StateChange::PutChildSa { ike, parameters } => {
-                self.put_child(owner, *ike, parameters, undo, effects)?;
+            StateChange::PutChildSa { ike, parameters, replaces } => {
+                self.put_child(owner, *ike, (parameters, *replaces), undo, effects)?;
             }
             StateChange::DeleteChildSa { inbound_spi, under } => {
                 self.check_standing(RecordName::Child(*inbound_spi), *under)?;
@@ -195,7 +195,7 @@ impl State {
         &mut self,
         owner: Owner,
         ike: IkeSpi,
-        parameters: &ChildSaParameters,
+        (parameters, replaces): (&ChildSaParameters, Option<Spi>),
         undo: &mut Vec<Undo>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
@@ -220,7 +220,8 @@ impl State {
                 return Err(Refusal::TooLarge("the sum of all traffic selectors"));
             }
             None => {
-                let record = ChildRecord::new(ike, parameters.clone(), Standing::under(owner));
+                let standing = Standing::under(owner);
+                let record = ChildRecord::new(ike, parameters.clone(), replaces, standing);
                 (record, Effect::ChildInstalled(spi))
             }
         };
@@ -247,6 +248,14 @@ impl State {
             undo.push(Undo::Child(spi, Some(Box::new(record))));
             effects.push(Effect::ChildRemoved(spi));
         }
+    }
+
+    /// Whether the records show that the peer has this Child SA. One that the peer made by a rekey is
+    /// known to it when our answer has arrived, and the peer shows that by deleting the old one; until
+    /// then it sends, and is to be sent, with the old one (RFC 7296 section 2.8).
+    #[must_use]
+    pub fn is_known_to_peer(&self, child: &ChildRecord) -> bool {
+        child.replaces.is_none_or(|old| !self.children.contains_key(&old))
     }
 
     /// The only place that touches `ike_sas`, so the byte count stays true.

@@ -56,7 +56,7 @@ fn put_ike(spi: IkeSpi) -> StateChange {
 }
 
 fn put_child(ike: IkeSpi, parameters: ChildSaParameters) -> StateChange {
-    StateChange::PutChildSa { ike, parameters: Box::new(parameters) }
+    StateChange::PutChildSa { ike, parameters: Box::new(parameters), replaces: None }
 }
 
 fn delete_ike(spi: IkeSpi, under: Option<Owner>) -> StateChange {

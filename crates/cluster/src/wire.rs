@@ -120,6 +120,8 @@ pub(crate) struct PutChildSa {
     pub(crate) ike: u64,
     #[prost(message, optional, tag = "2")]
     pub(crate) parameters: Option<ChildParameters>,
+    #[prost(fixed32, optional, tag = "30")]
+    pub(crate) replaces: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -293,6 +295,8 @@ pub(crate) struct ChildSa {
     pub(crate) edge: Option<ReplayEdge>,
     #[prost(message, optional, tag = "21")]
     pub(crate) settled: Option<Settled>,
+    #[prost(fixed32, optional, tag = "30")]
+    pub(crate) replaces: Option<u32>,
     #[prost(message, optional, tag = "40")]
     pub(crate) standing: Option<Standing>,
 }

@@ -129,6 +129,14 @@ pub enum WorkerEvent {
     Ambiguous {
         /// The inbound SPI.
         spi: Spi,
+        /// The number of that packet: the peer's next ones are higher.
+        sequence: u64,
+    },
+    /// The first packet was accepted on this SA: the peer has it, and counts beyond the floor. Once
+    /// per installed SA.
+    InUse {
+        /// The inbound SPI.
+        spi: Spi,
     },
     /// ESP for an SPI nobody here knows. Paced, so not every packet.
     UnknownSpi {

@@ -116,6 +116,7 @@ impl<P: Port> Nodes<P> {
         let Some(inbound) = self.sad.inbound_mut(packet.spi) else {
             return context.drop_packet(DropReason::UnknownSpi);
         };
+        let sequence = packet.opening.sequence();
         let finished = inbound.sa.finish(packet.opening, packet.authentic, packet.buf.bytes_mut());
         if packet.authentic {
             context.counters.add(Metric::Authenticated, 1);
@@ -129,7 +130,7 @@ impl<P: Port> Nodes<P> {
             Err(reason) => {
                 inbound.refused = inbound.refused.wrapping_add(1);
                 if reason == DropReason::Ambiguous {
-                    inbound.note_ambiguity(&mut self.events, context.counters);
+                    inbound.note_ambiguity(sequence, &mut self.events, context.counters);
                 }
                 context.drop_packet(reason);
             }

@@ -21,6 +21,7 @@ pub(crate) struct Inbound {
     /// Numbers between the highest authentic one and the horizon when the horizon was last set.
     span: u64,
     ambiguity_raised: bool,
+    use_raised: bool,
 }
 
 impl Inbound {
@@ -32,6 +33,7 @@ impl Inbound {
             rate: RateMeter::default(),
             asking: Asking::default(),
             ambiguity_raised: false,
+            use_raised: false,
         }
     }
 
@@ -45,6 +47,9 @@ impl Inbound {
     /// once when the peer's numbers are already beyond it.
     pub(crate) fn note(&mut self, now: Nanos, events: &mut EventSink, counters: &Counters) {
         self.rate.add(1, now);
+        if !self.use_raised && self.sa.packets() > 0 {
+            self.use_raised = events.raise(WorkerEvent::InUse { spi: self.sa.spi() }, counters);
+        }
         let is_beyond = self.sa.highest_authenticated() > self.sa.horizon();
         let is_low = is_beyond || headroom(&self.sa) < self.span / 2;
         if !is_low || !self.asking.is_due(now) {
@@ -62,9 +67,14 @@ impl Inbound {
     }
 
     /// A packet authenticated in the ambiguous zone: says so once.
-    pub(crate) fn note_ambiguity(&mut self, events: &mut EventSink, counters: &Counters) {
+    pub(crate) fn note_ambiguity(
+        &mut self,
+        sequence: u64,
+        events: &mut EventSink,
+        counters: &Counters,
+    ) {
         if !self.ambiguity_raised {
-            let event = WorkerEvent::Ambiguous { spi: self.sa.spi() };
+            let event = WorkerEvent::Ambiguous { spi: self.sa.spi(), sequence };
             self.ambiguity_raised = events.raise(event, counters);
         }
     }

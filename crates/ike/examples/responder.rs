@@ -161,7 +161,7 @@ impl Shell {
                 self.committed.remove(&spi);
                 println!("ike {spi} deleted");
             }
-            Change::PutChildSa { ike, parameters } => {
+            Change::PutChildSa { ike, parameters, .. } => {
                 println!(
                     "child {} put in {ike}: out {} {:?} esn {} {:?} {:?}",
                     parameters.inbound_spi,

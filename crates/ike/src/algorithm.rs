@@ -141,6 +141,18 @@ impl IkeProposal {
         vec![gcm, cbc]
     }
 
+    /// Offers everything this allows.
+    pub(crate) fn offer(&self, number: u8, spi: Vec<u8>) -> Proposal {
+        let of = |kind, id| Transform::new(kind, id, None);
+        let mut transforms: Vec<_> = self.encryption.iter().map(|e| e.transform()).collect();
+        transforms.extend(self.prf.iter().map(|prf| of(TransformType::PRF, prf_id(*prf))));
+        let integrity = self.integrity.iter();
+        transforms.extend(integrity.map(|i| of(TransformType::INTEG, integrity_id(*i))));
+        let groups = self.groups.iter();
+        transforms.extend(groups.map(|group| of(TransformType::DH, group.transform_id())));
+        Proposal { number, protocol: Some(Protocol::Ike), spi, transforms }
+    }
+
     /// Chooses a suite this allows from one offer, with the group of the KE payload if that is allowed:
     /// another group would cost a round trip.
     fn choose(&self, offer: &Proposal, ke_group: u16) -> Option<IkeSuite> {

@@ -12,10 +12,11 @@ use crate::half_open::HalfOpen;
 use crate::keys::Nonces;
 use crate::protect::{DirectionKeys, IvSource};
 use crate::sa::{IkeSa, Path, Seed};
+use crate::sync::SyncSupport;
 use crate::{Datagram, Ike, IkeSpi, Refusal};
 
 /// Shared Key Message Integrity Code (section 3.8).
-const METHOD_SHARED_KEY: u8 = 2;
+pub(crate) const METHOD_SHARED_KEY: u8 = 2;
 const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
 
 /// Proof that a peer showed who it is. An established IKE SA cannot be made without one, and there are
@@ -203,6 +204,9 @@ impl Ike {
         let mut sa = IkeSa::establish(authenticated, seed);
         sa.sealed = half_open.sealed;
         sa.expected_request = 1;
+        // A responder asserts nothing its initiator did not (RFC 6311 section 5).
+        sa.sync = SyncSupport::asserted(contents).and(connection.sync_support());
+        sa.sync.append(&mut chain);
         if contents.notify(NotifyType::INITIAL_CONTACT).is_some() {
             self.close_others(now, &identity, &connection);
         }

@@ -66,7 +66,7 @@ impl Ike {
     ) {
         match self.agree_child(connection, contents, None) {
             Ok(agreed) => {
-                self.answer_child(now, sa, (connection, agreed), nonces, (None, chain));
+                self.answer_child(now, sa, (connection, agreed), nonces, (None, None, chain));
             }
             Err(ChildRefusal::Syntax) => {
                 self.counters.count(Refusal::Malformed);
@@ -122,7 +122,7 @@ impl Ike {
         sa: &mut IkeSa,
         (connection, agreed): (&Connection, Agreed),
         nonces: Nonces<'_>,
-        (nonce, chain): (Option<&[u8]>, &mut Chain),
+        (nonce, replaces, chain): (Option<&[u8]>, Option<Spi>, &mut Chain),
     ) -> Option<Spi> {
         let inbound_spi = self.draw_spi();
         let shared = agreed.exchange.as_ref().map(|(_, shared)| shared);
@@ -157,7 +157,7 @@ impl Ike {
             selectors: agreed.selectors,
             connection: connection.name.clone(),
         };
-        self.install(now, sa, connection, (parameters, agreed.suite));
+        self.install(now, sa, connection, (parameters, agreed.suite, replaces));
         Some(inbound_spi)
     }
 
@@ -167,11 +167,11 @@ impl Ike {
         now: Nanos,
         sa: &mut IkeSa,
         connection: &Connection,
-        (parameters, suite): (ChildSaParameters, ChildSuite),
+        (parameters, suite, replaces): (ChildSaParameters, ChildSuite, Option<Spi>),
     ) {
         let (rekey_at, expire_at) = self.lifetime(now, connection.child_lifetime_s);
         let spi = parameters.inbound_spi;
-        self.step.installed.push((sa.local_spi, parameters.clone()));
+        self.step.installed.push((sa.local_spi, parameters.clone(), replaces));
         self.child_owners.insert(spi, sa.local_spi);
         let group = suite.group;
         let phase = ChildPhase::Installed;

@@ -4,11 +4,12 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use holdfast_crypto::SecretBytes;
-use holdfast_ipsec::TrafficSelector;
+use holdfast_crypto::{AeadAlgorithm, SecretBytes};
+use holdfast_ipsec::{Spi, TrafficSelector};
 
-use crate::algorithm::{EsnPolicy, EspProposal, IkeProposal};
-use crate::codec::{Cursor, Malformed, Writer};
+use crate::algorithm::{ChildSuite, EsnPolicy, EspProposal, IkeProposal};
+use crate::codec::{Cursor, Malformed, Proposal, Transform, TransformType, Writer};
+use crate::sync::SyncSupport;
 
 /// A name one end authenticates under (RFC 7296 section 3.5).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,6 +128,40 @@ pub struct Connection {
     pub liveness_s: Option<u32>,
     /// Size of the anti-replay window of Child SAs, in packets.
     pub replay_window: u32,
+    /// What a new owner does about SAs it took over.
+    pub policy: TakeoverPolicy,
+}
+
+/// What a new owner does about the SAs it took over from another one. Numbers its predecessor may
+/// have accepted are refused whatever the policy; it only decides how the SA gets beyond them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TakeoverPolicy {
+    /// Rekey a Child SA whose peer is heard in the ambiguous zone, at once, and the silent ones
+    /// later.
+    #[default]
+    Renew,
+    /// Ask the peer to count on from beyond the zone (RFC 6311); renew where it cannot.
+    Sync,
+    /// Wait until the peer has counted beyond the zone by itself.
+    Strict,
+    /// Negotiate new IKE SAs from the records, as initiator, and give the old ones up.
+    Reestablish,
+}
+
+impl TakeoverPolicy {
+    /// Every policy.
+    pub const ALL: [Self; 4] = [Self::Renew, Self::Sync, Self::Strict, Self::Reestablish];
+
+    /// Its name in configuration and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Renew => "renew",
+            Self::Sync => "sync",
+            Self::Strict => "strict",
+            Self::Reestablish => "reestablish",
+        }
+    }
 }
 
 /// When an unanswered request is sent again (RFC 7296 section 2.4: exponentially rarer).
@@ -202,6 +237,32 @@ impl IkeConfig {
 }
 
 impl Connection {
+    /// What is asserted of RFC 6311.
+    pub(crate) fn sync_support(&self) -> SyncSupport {
+        if self.policy == TakeoverPolicy::Sync { SyncSupport::BOTH } else { SyncSupport::NONE }
+    }
+
+    /// What is offered for the first Child SA of an IKE SA that we begin: each cipher by itself, with
+    /// `inbound` as the SPI.
+    pub(crate) fn esp_offers(&self, inbound: Spi) -> Vec<Proposal> {
+        let mut ciphers: Vec<AeadAlgorithm> = Vec::new();
+        for cipher in self.esp_proposals.iter().flat_map(|proposal| &proposal.ciphers) {
+            if !ciphers.contains(cipher) {
+                ciphers.push(*cipher);
+            }
+        }
+        let offer = |(number, cipher): (u8, &AeadAlgorithm)| {
+            let esn = self.esn != EsnPolicy::Never;
+            let suite = ChildSuite { cipher: *cipher, esn, group: None };
+            let mut offer = suite.proposal(number, inbound.get().to_be_bytes().to_vec());
+            if self.esn == EsnPolicy::Allow {
+                offer.transforms.push(Transform::new(TransformType::ESN, 0, None));
+            }
+            offer
+        };
+        (1..).zip(&ciphers).map(offer).collect()
+    }
+
     /// A connection anybody who knows `psk` may use, with every other setting at its default.
     #[must_use]
     pub fn new(name: &str, psk: SecretBytes) -> Self {
@@ -218,6 +279,7 @@ impl Connection {
             ike_lifetime_s: 14_400,
             liveness_s: Some(30),
             replay_window: 1024,
+            policy: TakeoverPolicy::Renew,
         }
     }
 }

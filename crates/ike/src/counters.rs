@@ -123,8 +123,12 @@ impl Refusal {
 #[derive(Clone, Debug, Default)]
 pub struct IkeCounters {
     refusals: [u64; Refusal::ALL.len()],
-    /// IKE SAs established by IKE_AUTH.
+    /// IKE SAs established by IKE_AUTH, begun by either side.
     pub established: u64,
+    /// IKE SAs begun by us.
+    pub begun: u64,
+    /// Synchronisations of ours that were answered (RFC 6311).
+    pub synchronised: u64,
     /// Child SAs rekeyed, by either side.
     pub child_rekeys: u64,
     /// IKE SAs rekeyed, by either side.

@@ -75,7 +75,7 @@ impl Ike {
         let agreed = self.agree_child(&connection, contents, Some(ke))?;
         let nonce_r = self.draw_nonce();
         let nonces = Nonces { i: nonce_i, r: &nonce_r };
-        let answer = (Some(&*nonce_r), &mut *chain);
+        let answer = (Some(&*nonce_r), rekeyed, &mut *chain);
         let made = self.answer_child(now, sa, (&connection, agreed), nonces, answer);
         if let (Some(old), Some(made)) = (rekeyed, made) {
             self.counters.child_rekeys += 1;

@@ -15,10 +15,13 @@ use crate::cookie::CookieJar;
 use crate::fragment::{Fragment, Reassembly};
 use crate::half_open::HalfOpenTable;
 use crate::init::plain_message;
+use crate::initiate::{Initiation, Stage};
 use crate::protect::DirectionKeys;
 use crate::ready::Step;
 use crate::sa::{ChildPhase, IkeSa, Path, Phase, Task};
-use crate::{Change, Datagram, IkeCounters, IkeError, IkeSpi, Ready, Refusal, state};
+use crate::state::Record;
+use crate::sync::SyncSupport;
+use crate::{Change, Datagram, IkeCounters, IkeError, IkeSpi, Outcome, Ready, Refusal, state};
 
 /// Milliseconds a closed IKE SA repeats its last answer for peers that did not get it.
 const DEPARTED_MS: u64 = 30_000;
@@ -37,7 +40,8 @@ pub(crate) enum Fate {
     Discard,
 }
 
-/// An IKEv2 responder that also rekeys, deletes and checks what it established.
+/// An IKEv2 responder that also rekeys, deletes and checks what it established, and begins new IKE SAs in
+/// place of those it took over.
 ///
 /// Inputs are the `handle_…` methods and the requests of our own side; after each of them, call
 /// [`poll_ready`](Self::poll_ready) until it is empty and ask [`poll_timeout`](Self::poll_timeout) when
@@ -48,6 +52,9 @@ pub struct Ike {
     pub(crate) random: ChaCha20Rng,
     pub(crate) sas: BTreeMap<IkeSpi, IkeSa>,
     pub(crate) half_open: HalfOpenTable,
+    /// IKE SAs we have begun, by our SPI, and when each is due.
+    pub(crate) initiations: BTreeMap<IkeSpi, Initiation>,
+    pub(crate) initiation_timers: BTreeSet<(Nanos, IkeSpi)>,
     /// Closed IKE SAs, which only repeat their last answer.
     pub(crate) departed: BTreeMap<IkeSpi, IkeSa>,
     departed_until: VecDeque<(Nanos, IkeSpi)>,
@@ -58,6 +65,7 @@ pub struct Ike {
     pub(crate) step: Step,
     timers: BTreeSet<(Nanos, IkeSpi)>,
     ready: VecDeque<Ready>,
+    pub(crate) outcomes: VecDeque<Outcome>,
     readies: u64,
     complained: Option<Nanos>,
 }
@@ -81,6 +89,8 @@ pub struct IkeSaSummary {
     pub state: &'static str,
     /// Inbound SPIs of its Child SAs.
     pub children: Vec<Spi>,
+    /// What both ends can synchronise after a failover.
+    pub sync: SyncSupport,
 }
 
 impl Ike {
@@ -95,6 +105,8 @@ impl Ike {
             random,
             sas: BTreeMap::new(),
             half_open: HalfOpenTable::default(),
+            initiations: BTreeMap::new(),
+            initiation_timers: BTreeSet::new(),
             departed: BTreeMap::new(),
             departed_until: VecDeque::new(),
             child_owners: BTreeMap::new(),
@@ -103,6 +115,7 @@ impl Ike {
             step: Step::default(),
             timers: BTreeSet::new(),
             ready: VecDeque::new(),
+            outcomes: VecDeque::new(),
             readies: 0,
             complained: None,
         }
@@ -119,6 +132,7 @@ impl Ike {
         for _ in 0..self.half_open.expire(now) {
             self.counters.count(Refusal::HalfOpenTimeout);
         }
+        self.initiations_timeout(now);
         while let Some((at, spi)) = self.departed_until.front().copied()
             && at <= now
         {
@@ -142,12 +156,18 @@ impl Ike {
     pub fn poll_timeout(&self) -> Option<Nanos> {
         let sas = self.timers.first().map(|(at, _)| *at);
         let departed = self.departed_until.front().map(|(at, _)| *at);
-        [sas, departed, self.half_open.deadline()].into_iter().flatten().min()
+        let begun = self.initiation_timers.first().map(|(at, _)| *at);
+        [sas, departed, begun, self.half_open.deadline()].into_iter().flatten().min()
     }
 
     /// The next step, if there is one.
     pub fn poll_ready(&mut self) -> Option<Ready> {
         self.ready.pop_front()
+    }
+
+    /// How the next of the things our own side asked for came out; ask after every input.
+    pub fn poll_outcome(&mut self) -> Option<Outcome> {
+        self.outcomes.pop_front()
     }
 
     /// Rekeys a Child SA as soon as the window of its IKE SA is free (RFC 7296 section 1.3.3).
@@ -201,7 +221,14 @@ impl Ike {
         let mut errors = Vec::new();
         for (spi, bytes) in ike_sas {
             match state::decode(now, spi, bytes) {
-                Ok(mut sa) => {
+                Ok(Record::Begun(begun)) => {
+                    if let Stage::Auth(auth) = &begun.stage {
+                        self.child_owners.insert(auth.inbound, spi);
+                    }
+                    self.put_initiation(spi, *begun);
+                }
+                Ok(Record::Sa(sa)) => {
+                    let mut sa = *sa;
                     self.child_owners.extend(sa.children.keys().map(|child| (*child, spi)));
                     self.child_owners.extend(sa.reserved_spi().map(|child| (child, spi)));
                     self.heard(now, &mut sa);
@@ -224,11 +251,14 @@ impl Ike {
     pub fn clear(&mut self) {
         self.sas.clear();
         self.half_open.clear();
+        self.initiations.clear();
+        self.initiation_timers.clear();
         self.departed.clear();
         self.departed_until.clear();
         self.child_owners.clear();
         self.timers.clear();
         self.ready.clear();
+        self.outcomes.clear();
         self.step = Step::default();
     }
 
@@ -242,6 +272,12 @@ impl Ike {
     #[must_use]
     pub const fn half_open(&self) -> usize {
         self.half_open.open()
+    }
+
+    /// IKE SAs being begun by us.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.initiations.len()
     }
 
     /// Every IKE SA, in the order of SPIs.
@@ -259,6 +295,7 @@ impl Ike {
                 Phase::Closing => "closing",
             },
             children: sa.children.keys().copied().collect(),
+            sync: sa.sync,
         })
     }
 
@@ -296,7 +333,7 @@ impl Ike {
         Ok(())
     }
 
-    fn add_task(&mut self, now: Nanos, spi: IkeSpi, task: Task) {
+    pub(crate) fn add_task(&mut self, now: Nanos, spi: IkeSpi, task: Task) {
         if let Some(mut sa) = self.sas.remove(&spi) {
             sa.tasks.insert(task);
             self.start_next(now, &mut sa);
@@ -318,13 +355,16 @@ impl Ike {
             Err(Malformed::Version(version)) => return self.other_version(now, version, datagram),
             Err(_) => return self.counters.count(Refusal::Malformed),
         };
-        if header.exchange == ExchangeType::IkeSaInit {
+        if header.exchange == ExchangeType::IkeSaInit && !header.response {
             return self.handle_init(now, datagram, &header, first);
         }
         let own = IkeSpi(if header.from_initiator { header.spi_r } else { header.spi_i });
         let Ok(outer) = Contents::parse(first, &datagram.payload, HEADER_LEN) else {
             return self.counters.count(Refusal::Malformed);
         };
+        if header.exchange == ExchangeType::IkeSaInit {
+            return self.handle_init_response(now, datagram, (&header, &outer));
+        }
         if let Some(mut sa) = self.sas.remove(&own) {
             let fate = if !sa.fits(&header) {
                 self.counters.count(Refusal::UnknownSpi);
@@ -345,6 +385,9 @@ impl Ike {
             }
             self.departed.insert(own, sa);
             return;
+        }
+        if !header.from_initiator && self.initiations.contains_key(&own) {
+            return self.handle_auth_response(now, datagram, (&header, &outer));
         }
         if header.from_initiator && self.half_open.contains(own) {
             return self.handle_auth(now, datagram, &header, &outer);
@@ -469,13 +512,19 @@ impl Ike {
             if let Some(sa) = self.sas.get(&spi) {
                 let connection = sa.authenticated.connection().to_owned();
                 changes.push(Change::PutIkeSa { spi, connection, state: state::encode(now, sa) });
+            } else if let Some(begun) = self.initiations.get(&spi)
+                && let Some(state) = state::encode_begun(begun)
+            {
+                let connection = begun.dial.connection.clone();
+                changes.push(Change::PutIkeSa { spi, connection, state });
             }
         }
-        for (ike, parameters) in step.installed {
+        for (ike, parameters, replaces) in step.installed {
             let inbound = parameters.inbound_spi;
             let there = self.sas.get(&ike).is_some_and(|sa| sa.children.contains_key(&inbound));
             if there {
-                changes.push(Change::PutChildSa { ike, parameters: Box::new(parameters) });
+                let parameters = Box::new(parameters);
+                changes.push(Change::PutChildSa { ike, parameters, replaces });
             }
         }
         let removed = step.removed.into_iter();

@@ -16,6 +16,12 @@ pub enum IkeError {
     /// The SA is being replaced or closed already.
     #[error("the SA is being replaced or closed already")]
     Busy,
+    /// The peer did not negotiate what a synchronisation of the counters needs (RFC 6311).
+    #[error("IKE SA {0} cannot have its counters synchronised")]
+    CannotSync(IkeSpi),
+    /// No new IKE SA can be begun in place of an old one.
+    #[error("no new IKE SA can be begun: {0}")]
+    CannotBegin(&'static str),
     /// An exported IKE SA cannot be read: written by a newer version, or damaged.
     #[error("IKE SA {0} cannot be restored: {1}")]
     Restore(IkeSpi, &'static str),

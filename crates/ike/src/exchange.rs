@@ -24,6 +24,9 @@ impl Ike {
         datagram: &Datagram,
         (header, outer): (&Header, &Contents<'_>),
     ) -> Fate {
+        if let Some(fate) = self.answer_sync(now, sa, datagram, (header, outer)) {
+            return fate;
+        }
         let repeated = header.message_id.checked_add(1) == Some(sa.expected_request)
             && !sa.last_response.is_empty();
         if !repeated && header.message_id != sa.expected_request {
@@ -150,21 +153,26 @@ impl Ike {
         }
     }
 
-    fn seal(
+    pub(crate) fn seal(
         &mut self,
         sa: &mut IkeSa,
         header: &Header,
         chain: &Chain,
         local_port: u16,
     ) -> Option<Vec<Vec<u8>>> {
-        let marker = if local_port == 500 { 0 } else { NON_ESP_MARKER_LEN };
-        let room = usize::from(self.config.fragment_size).saturating_sub(IP_AND_UDP_LEN + marker);
+        let room = self.room(local_port);
         let mut sealed = sa.sealed;
         let mut iv = IvSource { counter: &mut sealed, random: &mut self.random };
         let limit = sa.fragmentation.then_some(room);
         let messages = sa.outbound_keys().seal(header, chain, limit, &mut iv).ok();
         sa.sealed = sealed;
         messages
+    }
+
+    /// Octets an unfragmented message may have.
+    pub(crate) fn room(&self, local_port: u16) -> usize {
+        let marker = if local_port == 500 { 0 } else { NON_ESP_MARKER_LEN };
+        usize::from(self.config.fragment_size).saturating_sub(IP_AND_UDP_LEN + marker)
     }
 
     /// Sends a request of our own; the window must be free.
@@ -222,6 +230,10 @@ impl Ike {
         );
         sa.response_fragments = slot;
         let Some((first, content)) = opened else { return Fate::Keep };
+        if !Self::fits_sync(sa, &Contents::parse(first, &content, 0).unwrap_or_default()) {
+            self.counters.count(Refusal::UnexpectedResponse);
+            return Fate::Keep;
+        }
         let Some(outstanding) = sa.outstanding.take() else { return Fate::Keep };
         self.heard(now, sa);
         self.moved(sa, datagram);
@@ -251,6 +263,14 @@ impl Ike {
     ) -> Fate {
         match pending {
             Pending::Liveness => Fate::Keep,
+            Pending::Synchronise { delta, .. } => {
+                self.synchronised(sa, delta.as_ref(), contents);
+                Fate::Keep
+            }
+            Pending::CounterSync => {
+                self.synchronised(sa, Some(&Vec::new()), contents);
+                Fate::Keep
+            }
             Pending::CloseIke => Fate::Discard,
             Pending::CloseChildren(spis) => {
                 for spi in spis {
@@ -282,6 +302,7 @@ impl Ike {
                     let delete = delete_chain(&Delete::Ike);
                     self.request(now, sa, (INFORMATIONAL, &delete), Pending::CloseIke);
                 }
+                Task::Synchronise(delta) => self.start_sync(now, sa, delta),
                 Task::CloseChild(spi) => self.close_children(now, sa, spi),
                 Task::RekeyChild(spi) => self.start_child_rekey(now, sa, spi),
                 Task::RekeyIke => self.start_ike_rekey(now, sa),
@@ -347,7 +368,11 @@ impl Ike {
             };
             outstanding.deadline = now.plus_ms(wait_ms);
             self.counters.retransmissions += 1;
-            self.step.datagrams.extend(sa.path.carry(&outstanding.messages));
+            if !self.repeat_sync(now, sa, wait_ms)
+                && let Some(outstanding) = &sa.outstanding
+            {
+                self.step.datagrams.extend(sa.path.carry(&outstanding.messages));
+            }
         }
         if due(&mut sa.expire_at) {
             for spi in sa.children.keys().copied().collect::<Vec<_>>() {
@@ -394,7 +419,11 @@ impl Pending {
     /// The exchange type of the request.
     pub(crate) const fn exchange(&self) -> ExchangeType {
         match self {
-            Self::Liveness | Self::CloseIke | Self::CloseChildren(_) => INFORMATIONAL,
+            Self::Liveness
+            | Self::Synchronise { .. }
+            | Self::CounterSync
+            | Self::CloseIke
+            | Self::CloseChildren(_) => INFORMATIONAL,
             Self::RekeyChild { .. } | Self::RekeyIke { .. } => ExchangeType::CreateChildSa,
         }
     }

@@ -24,6 +24,7 @@ impl Ike {
             self.forget_own_rekey(now, sa);
             return Fate::Discard;
         }
+        self.count_on(sa, contents);
         let mut answered = Vec::new();
         for delete in &contents.deletes {
             if let Delete::Esp(spis) = delete {

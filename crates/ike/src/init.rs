@@ -81,7 +81,7 @@ impl Ike {
         if !self.admits(now, datagram, header, &request) {
             return;
         }
-        self.begin(now, datagram, header, &request);
+        self.choose(now, datagram, header, &request);
     }
 
     /// Whether there is room for one more half-open IKE SA; demands a cookie where there is little.
@@ -118,7 +118,7 @@ impl Ike {
     }
 
     /// Chooses algorithms and goes on, or refuses.
-    fn begin(
+    fn choose(
         &mut self,
         now: Nanos,
         datagram: &Datagram,
@@ -206,7 +206,9 @@ impl Ike {
     pub(crate) fn draw_ike_spi(&mut self) -> IkeSpi {
         loop {
             let spi = IkeSpi(self.random.next_u64());
-            let taken = self.sas.contains_key(&spi) || self.half_open.contains(spi);
+            let taken = self.sas.contains_key(&spi)
+                || self.half_open.contains(spi)
+                || self.initiations.contains_key(&spi);
             if spi.0 != 0 && !taken && !self.departed.contains_key(&spi) {
                 return spi;
             }

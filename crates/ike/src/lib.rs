@@ -1,8 +1,10 @@
 //! RFC 7296 as a sans-I/O machine: an IKEv2 responder with pre-shared keys that also rekeys, deletes
-//! and checks the SAs it established, and whose every step can be taken over by another instance.
+//! and checks the SAs it established, and whose every step can be taken over by another instance. Such
+//! an instance may bring counters in step with the peer (RFC 6311), or begin a new IKE SA in place of
+//! one it took over.
 //!
 //! It is not a socket, a clock or a source of randomness: datagrams, moments and a seed are arguments.
-//! It does not initiate IKE SAs, knows no certificates and no EAP, and never touches ESP packets: it
+//! It begins no IKE SAs but those, knows no certificates and no EAP, and never touches ESP packets: it
 //! makes the [`holdfast_ipsec::ChildSaParameters`] others process packets with.
 //!
 //! ```text
@@ -12,6 +14,9 @@
 //!
 //!  IKE_SA_INIT ─> HalfOpen ─ IKE_AUTH + Authenticated ─> IkeSa ─ rekey ─> IkeSa ─ delete ─> (departed)
 //!                 not replicated                         exported with every change
+//!
+//!  Ike::reestablish ─> IKE_SA_INIT ─> Initiation ─ IKE_AUTH + Authenticated ─> IkeSa, the old one is deleted
+//!                                     exported before its IKE_AUTH leaves
 //! ```
 //!
 //! # Contract
@@ -42,6 +47,8 @@ mod fragment;
 mod half_open;
 mod informational;
 mod init;
+mod initiate;
+mod initiate_auth;
 mod keys;
 mod nat;
 mod protect;
@@ -50,6 +57,8 @@ mod rekey_child;
 mod rekey_ike;
 mod sa;
 mod state;
+mod state_initiation;
+mod sync;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -57,8 +66,10 @@ pub mod testing;
 mod tests;
 
 pub use algorithm::{EsnPolicy, EspProposal, IkeEncryption, IkeProposal, IkeSuite};
-pub use config::{Connection, Identity, IkeConfig, RetransmitSchedule};
+pub use config::{Connection, Identity, IkeConfig, RetransmitSchedule, TakeoverPolicy};
 pub use counters::{IkeCounters, Refusal};
 pub use endpoint::{Ike, IkeSaSummary};
 pub use error::{IkeError, ProposalError};
-pub use ready::{Change, Datagram, IkeSpi, Ready};
+pub use initiate::Dial;
+pub use ready::{Change, Datagram, IkeSpi, Outcome, Ready};
+pub use sync::SyncSupport;

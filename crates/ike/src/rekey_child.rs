@@ -12,8 +12,8 @@ use crate::codec::{
 use crate::config::Connection;
 use crate::create_child::mark_replaced;
 use crate::keys::{ChildKeys, Nonces};
-use crate::sa::{Child, ChildPhase, Collision, IkeSa, Pending, Task};
-use crate::{Ike, Refusal};
+use crate::sa::{ChildPhase, Collision, IkeSa, Pending, Task};
+use crate::{Ike, Outcome, Refusal};
 
 /// Milliseconds before a rekey is tried again that was refused for the moment (section 2.25).
 pub(crate) const RETRY_TEMPORARY_MS: u64 = 10_000;
@@ -84,7 +84,7 @@ impl Ike {
         match self.finish_child_rekey(sa, &connection, &answered, contents) {
             Ok((parameters, lowest)) => {
                 self.counters.child_rekeys += 1;
-                self.install(now, sa, &connection, (parameters, answered.suite));
+                self.install(now, sa, &connection, (parameters, answered.suite, None));
                 let ours_is_redundant =
                     answered.collision.as_ref().is_some_and(|peers| lowest < peers.lowest);
                 if ours_is_redundant {
@@ -98,7 +98,7 @@ impl Ike {
                 // The peer has an SA now that we cannot use: it shall go (section 2.21).
                 self.counters.count(Refusal::BadResponse);
                 sa.tasks.insert(Task::CloseChild(inbound));
-                retry(sa, old, now.plus_ms(RETRY_REFUSED_MS));
+                self.retry(sa, old, now.plus_ms(RETRY_REFUSED_MS));
             }
         }
     }
@@ -119,7 +119,7 @@ impl Ike {
         let tried = suite.group;
         match error.kind {
             NotifyType::TEMPORARY_FAILURE => {
-                retry(sa, *old, now.plus_ms(RETRY_TEMPORARY_MS));
+                self.retry(sa, *old, now.plus_ms(RETRY_TEMPORARY_MS));
             }
             NotifyType::CHILD_SA_NOT_FOUND => {
                 self.counters.count(Refusal::ChildSaNotFound);
@@ -128,16 +128,35 @@ impl Ike {
             NotifyType::INVALID_KE_PAYLOAD => {
                 let wanted = error.data.try_into().map(u16::from_be_bytes).ok();
                 let group = wanted.and_then(Group::from_transform_id);
-                again_with(now, sa, *old, group.filter(|group| tried != Some(*group)));
+                self.again_with(now, sa, *old, group.filter(|group| tried != Some(*group)));
             }
             // Some peers insist on a Diffie-Hellman exchange when rekeying.
             NotifyType::NO_PROPOSAL_CHOSEN if tried.is_none() => {
-                again_with(now, sa, *old, Some(sa.suite.group));
+                self.again_with(now, sa, *old, Some(sa.suite.group));
             }
             _ => {
                 self.counters.count(Refusal::BadResponse);
-                retry(sa, *old, now.plus_ms(RETRY_REFUSED_MS));
+                self.retry(sa, *old, now.plus_ms(RETRY_REFUSED_MS));
             }
+        }
+    }
+
+    /// Has a Child SA rekeyed at a later moment.
+    fn retry(&mut self, sa: &mut IkeSa, spi: Spi, at: Nanos) {
+        if let Some(child) = sa.children.get_mut(&spi) {
+            child.rekey_at = Some(at);
+            self.outcomes.push_back(Outcome::ChildNotRekeyed(spi));
+        }
+    }
+
+    /// Asks once more with another group, or later if there is none to try.
+    fn again_with(&mut self, now: Nanos, sa: &mut IkeSa, spi: Spi, group: Option<Group>) {
+        if group.is_none() {
+            return self.retry(sa, spi, now.plus_ms(RETRY_REFUSED_MS));
+        }
+        if let Some(child) = sa.children.get_mut(&spi) {
+            child.group = group;
+            sa.tasks.insert(Task::RekeyChild(spi));
         }
     }
 
@@ -203,7 +222,7 @@ fn accepted_spi(suite: &ChildSuite, chosen: &[Proposal]) -> Result<Spi, Malforme
 
 /// What the peer left of our selectors. The policy in force bounds them, not the old SA: a narrower
 /// answer is the peer's fault but harmless.
-fn accepted_selectors(
+pub(crate) fn accepted_selectors(
     connection: &Connection,
     contents: &Contents<'_>,
 ) -> Result<Selectors, Malformed> {
@@ -224,23 +243,5 @@ fn close(sa: &mut IkeSa, spi: Spi) {
         child.phase = ChildPhase::Closing;
         child.rekey_at = None;
         sa.tasks.insert(Task::CloseChild(spi));
-    }
-}
-
-fn retry(sa: &mut IkeSa, spi: Spi, at: Nanos) -> Option<&mut Child> {
-    let child = sa.children.get_mut(&spi)?;
-    child.rekey_at = Some(at);
-    Some(child)
-}
-
-/// Asks once more with another group, or later if there is none to try.
-fn again_with(now: Nanos, sa: &mut IkeSa, spi: Spi, group: Option<Group>) {
-    if group.is_none() {
-        retry(sa, spi, now.plus_ms(RETRY_REFUSED_MS));
-        return;
-    }
-    if let Some(child) = sa.children.get_mut(&spi) {
-        child.group = group;
-        sa.tasks.insert(Task::RekeyChild(spi));
     }
 }

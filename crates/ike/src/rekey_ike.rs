@@ -220,6 +220,7 @@ impl Ike {
             keys,
         };
         let mut new = IkeSa::establish(old.authenticated.clone(), seed);
+        new.sync = old.sync;
         self.schedule(now, &mut new);
         Ok(new)
     }
@@ -229,7 +230,7 @@ impl Ike {
     fn inherit(&mut self, now: Nanos, old: &mut IkeSa, new: &mut IkeSa) {
         for (spi, child) in std::mem::take(&mut old.children) {
             self.child_owners.insert(spi, new.local_spi);
-            self.step.installed.push((new.local_spi, child.parameters.clone()));
+            self.step.installed.push((new.local_spi, child.parameters.clone(), None));
             new.children.insert(spi, child);
         }
         let of_children = |task: &Task| matches!(task, Task::CloseChild(_) | Task::RekeyChild(_));

@@ -15,6 +15,7 @@ use crate::fragment::Reassembly;
 use crate::keys::IkeKeys;
 use crate::nat::Nat;
 use crate::protect::DirectionKeys;
+use crate::sync::{MessageIdSync, SyncSupport};
 use crate::{Datagram, IkeSpi};
 
 /// Child SAs one IKE SA may have, replaced ones included: peers use one or two.
@@ -94,6 +95,8 @@ pub(crate) struct Child {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Task {
     CloseIke,
+    /// RFC 6311, with the delta asked for.
+    Synchronise(u64),
     CloseChild(Spi),
     RekeyChild(Spi),
     RekeyIke,
@@ -113,6 +116,13 @@ pub(crate) struct Collision<T> {
 #[derive(Debug)]
 pub(crate) enum Pending {
     Liveness,
+    /// Message IDs, and by a delta as it is written the peer's numbers (RFC 6311 section 5.1).
+    Synchronise {
+        sync: MessageIdSync,
+        delta: Option<Vec<u8>>,
+    },
+    /// The peer's numbers alone.
+    CounterSync,
     CloseIke,
     CloseChildren(Vec<Spi>),
     RekeyChild {
@@ -171,6 +181,10 @@ pub(crate) struct IkeSa {
     pub(crate) tasks: BTreeSet<Task>,
     pub(crate) children: BTreeMap<Spi, Child>,
     pub(crate) phase: Phase,
+    /// What both ends can synchronise after a failover.
+    pub(crate) sync: SyncSupport,
+    /// M1 of the last synchronisation the peer asked for.
+    pub(crate) sync_seen: Option<u32>,
     /// When we rekey it, or delete it when it is replaced.
     pub(crate) rekey_at: Option<Nanos>,
     /// When it must not be used any more.
@@ -217,6 +231,8 @@ impl IkeSa {
             tasks: BTreeSet::new(),
             children: BTreeMap::new(),
             phase: Phase::Established,
+            sync: SyncSupport::NONE,
+            sync_seen: None,
             rekey_at: None,
             expire_at: None,
             liveness_at: None,

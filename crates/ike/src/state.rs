@@ -17,22 +17,28 @@ use crate::algorithm::{ChildSuite, IkeEncryption, IkeSuite};
 use crate::auth::Authenticated;
 use crate::codec::{Cursor, Malformed, Writer};
 use crate::config::Identity;
+use crate::initiate::Initiation;
 use crate::keys::IkeKeys;
 use crate::nat::Nat;
 use crate::sa::{
     Child, ChildPhase, Collision, IkeSa, Outstanding, Path, Pending, Phase, Seed, Task,
 };
+pub(crate) use crate::state_initiation::encode_begun;
+use crate::sync::SyncSupport;
 
-const VERSION: u16 = 1;
+/// The first format; without what follows [`Out::sa_end`].
+const VERSION_1: u16 = 1;
+/// Has a kind after the version, and RFC 6311's state at the end.
+pub(crate) const VERSION: u16 = 2;
 /// Items in any list of a record; far above what a live IKE SA has.
 const ITEMS_MAX: u32 = 4096;
 
-type Read<T> = Result<T, Malformed>;
+pub(crate) type Read<T> = Result<T, Malformed>;
 
 /// Writes an IKE SA.
 pub(crate) fn encode(now: Nanos, sa: &IkeSa) -> SecretBytes {
     let mut out = Out { now, writer: Writer::with_capacity(size_estimate(sa)) };
-    out.writer.u16(VERSION);
+    out.writer.u16(VERSION).u8(KIND_SA);
     out.identity(sa);
     out.suite(&sa.suite);
     out.keys(&sa.keys);
@@ -50,6 +56,7 @@ pub(crate) fn encode(now: Nanos, sa: &IkeSa) -> SecretBytes {
         out.child(child);
     }
     out.outstanding(sa.outstanding.as_ref());
+    out.sa_end(sa);
     SecretBytes::new(out.writer.into_bytes())
 }
 
@@ -57,18 +64,30 @@ pub(crate) fn encode(now: Nanos, sa: &IkeSa) -> SecretBytes {
 ///
 /// # Errors
 /// A sentence fragment for the operator: written by a newer version, or damaged.
-pub(crate) fn decode(now: Nanos, spi: IkeSpi, bytes: &[u8]) -> Result<IkeSa, &'static str> {
+pub(crate) fn decode(now: Nanos, spi: IkeSpi, bytes: &[u8]) -> Result<Record, &'static str> {
     let mut cursor = Cursor::new(bytes);
-    match cursor.u16() {
-        Ok(VERSION) => {}
+    let version = match cursor.u16() {
+        Ok(version @ (VERSION | VERSION_1)) => version,
         Ok(_) => return Err("written by another version"),
         Err(_) => return Err("empty"),
-    }
+    };
     let mut input = In { now, cursor };
-    let sa = input.sa(spi).map_err(|_| "damaged")?;
+    let record = input.record(spi, version).map_err(|_| "damaged")?;
     input.cursor.finish().map_err(|_| "damaged")?;
-    Ok(sa)
+    Ok(record)
 }
+
+/// What a record holds.
+#[derive(Debug)]
+pub(crate) enum Record {
+    /// An IKE SA that stands.
+    Sa(Box<IkeSa>),
+    /// One that we have begun.
+    Begun(Box<Initiation>),
+}
+
+pub(crate) const KIND_SA: u8 = 0;
+pub(crate) const KIND_BEGUN: u8 = 1;
 
 /// Room for the whole record, so that the buffer never grows and leaves copies of keys behind.
 fn size_estimate(sa: &IkeSa) -> usize {
@@ -82,17 +101,17 @@ fn size_estimate(sa: &IkeSa) -> usize {
     8192 + messages(&sa.last_response) + outstanding + children
 }
 
-struct Out {
-    now: Nanos,
-    writer: Writer,
+pub(crate) struct Out {
+    pub(crate) now: Nanos,
+    pub(crate) writer: Writer,
 }
 
 impl Out {
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.writer.u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX)).bytes(bytes);
     }
 
-    fn messages(&mut self, messages: &[Vec<u8>]) {
+    pub(crate) fn messages(&mut self, messages: &[Vec<u8>]) {
         self.writer.u32(u32::try_from(messages.len()).unwrap_or(u32::MAX));
         for message in messages {
             self.bytes(message);
@@ -115,7 +134,7 @@ impl Out {
         self.writer.u8(sa.nat.local.into()).u8(sa.nat.remote.into()).u8(sa.fragmentation.into());
     }
 
-    fn suite(&mut self, suite: &IkeSuite) {
+    pub(crate) fn suite(&mut self, suite: &IkeSuite) {
         self.writer.u8(match suite.encryption {
             IkeEncryption::Gcm(algorithm) => cipher_number(algorithm),
             IkeEncryption::Cbc128 => 3,
@@ -135,7 +154,7 @@ impl Out {
         self.writer.u16(suite.group.transform_id());
     }
 
-    fn keys(&mut self, keys: &IkeKeys) {
+    pub(crate) fn keys(&mut self, keys: &IkeKeys) {
         for key in [&keys.d, &keys.ai, &keys.ar, &keys.ei, &keys.er, &keys.pi, &keys.pr] {
             self.bytes(key.as_bytes());
         }
@@ -176,7 +195,7 @@ impl Out {
         self.moment(child.expire_at);
     }
 
-    fn selectors(&mut self, selectors: &[TrafficSelector]) {
+    pub(crate) fn selectors(&mut self, selectors: &[TrafficSelector]) {
         self.writer.u32(u32::try_from(selectors.len()).unwrap_or(u32::MAX));
         for selector in selectors {
             self.writer.u8(selector.protocol).u16(selector.ports.0).u16(selector.ports.1);
@@ -190,6 +209,12 @@ impl Out {
             return;
         };
         let number = match &outstanding.pending {
+            // A successor does not repeat it, lest it be taken for a replay (RFC 6311 section 5.1).
+            Pending::Synchronise { .. } => {
+                self.writer.u8(0);
+                return;
+            }
+            Pending::CounterSync => 6,
             Pending::Liveness => 1,
             Pending::CloseIke => 2,
             Pending::CloseChildren(_) => 3,
@@ -199,7 +224,10 @@ impl Out {
         self.writer.u8(number).u32(outstanding.message_id);
         self.messages(&outstanding.messages);
         match &outstanding.pending {
-            Pending::Liveness | Pending::CloseIke => {}
+            Pending::Liveness
+            | Pending::CloseIke
+            | Pending::CounterSync
+            | Pending::Synchronise { .. } => {}
             Pending::CloseChildren(spis) => {
                 self.writer.u32(u32::try_from(spis.len()).unwrap_or(u32::MAX));
                 for spi in spis {
@@ -226,6 +254,15 @@ impl Out {
         }
     }
 
+    /// What came with the second format.
+    fn sa_end(&mut self, sa: &IkeSa) {
+        self.writer.u8(sa.sync.message_id.into()).u8(sa.sync.replay_counter.into());
+        match sa.sync_seen {
+            None => self.writer.u8(0),
+            Some(seen) => self.writer.u8(1).u32(seen),
+        };
+    }
+
     fn collision(&mut self, collision: Option<(u64, &Vec<u8>)>) {
         match collision {
             None => {
@@ -246,22 +283,22 @@ const fn cipher_number(algorithm: AeadAlgorithm) -> u8 {
     }
 }
 
-struct In<'a> {
-    now: Nanos,
-    cursor: Cursor<'a>,
+pub(crate) struct In<'a> {
+    pub(crate) now: Nanos,
+    pub(crate) cursor: Cursor<'a>,
 }
 
 impl<'a> In<'a> {
-    fn bytes(&mut self) -> Read<&'a [u8]> {
+    pub(crate) fn bytes(&mut self) -> Read<&'a [u8]> {
         let len = self.cursor.u32()?;
         self.cursor.take(usize::try_from(len).map_err(|_| Malformed::Length)?)
     }
 
-    fn text(&mut self) -> Read<String> {
+    pub(crate) fn text(&mut self) -> Read<String> {
         String::from_utf8(self.bytes()?.to_vec()).map_err(|_| Malformed::Value)
     }
 
-    fn flag(&mut self) -> Read<bool> {
+    pub(crate) fn flag(&mut self) -> Read<bool> {
         match self.cursor.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -269,7 +306,7 @@ impl<'a> In<'a> {
         }
     }
 
-    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+    pub(crate) fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
         let count = self.cursor.u32()?;
         if count > ITEMS_MAX {
             return Err(Malformed::TooMany);
@@ -277,7 +314,7 @@ impl<'a> In<'a> {
         (0..count).map(|_| item(self)).collect()
     }
 
-    fn messages(&mut self) -> Read<Vec<Vec<u8>>> {
+    pub(crate) fn messages(&mut self) -> Read<Vec<Vec<u8>>> {
         self.list(|input| input.bytes().map(<[u8]>::to_vec))
     }
 
@@ -286,8 +323,29 @@ impl<'a> In<'a> {
         Ok(if present { Some(self.now.plus_ms(self.cursor.u64()?)) } else { None })
     }
 
-    fn address(&mut self) -> Read<Ipv4Addr> {
+    pub(crate) fn address(&mut self) -> Read<Ipv4Addr> {
         self.cursor.u32().map(Ipv4Addr::from)
+    }
+
+    fn record(&mut self, spi: IkeSpi, version: u16) -> Read<Record> {
+        if version == VERSION_1 {
+            return Ok(Record::Sa(Box::new(self.sa(spi)?)));
+        }
+        match self.cursor.u8()? {
+            KIND_SA => {
+                let mut sa = self.sa(spi)?;
+                self.sa_end(&mut sa)?;
+                Ok(Record::Sa(Box::new(sa)))
+            }
+            KIND_BEGUN => Ok(Record::Begun(Box::new(self.begun()?))),
+            _ => Err(Malformed::Value),
+        }
+    }
+
+    fn sa_end(&mut self, sa: &mut IkeSa) -> Read<()> {
+        sa.sync = SyncSupport { message_id: self.flag()?, replay_counter: self.flag()? };
+        sa.sync_seen = if self.flag()? { Some(self.cursor.u32()?) } else { None };
+        Ok(())
     }
 
     fn sa(&mut self, local_spi: IkeSpi) -> Read<IkeSa> {
@@ -331,7 +389,7 @@ impl<'a> In<'a> {
         Ok(sa)
     }
 
-    fn suite(&mut self) -> Read<IkeSuite> {
+    pub(crate) fn suite(&mut self) -> Read<IkeSuite> {
         let encryption = match self.cursor.u8()? {
             1 => IkeEncryption::Gcm(AeadAlgorithm::Aes128Gcm16),
             2 => IkeEncryption::Gcm(AeadAlgorithm::Aes256Gcm16),
@@ -356,7 +414,7 @@ impl<'a> In<'a> {
         Ok(IkeSuite { encryption, integrity, prf, group })
     }
 
-    fn keys(&mut self) -> Read<IkeKeys> {
+    pub(crate) fn keys(&mut self) -> Read<IkeKeys> {
         let mut key = || self.bytes().map(SecretBytes::from);
         Ok(IkeKeys {
             d: key()?,
@@ -388,7 +446,7 @@ impl<'a> In<'a> {
         }
     }
 
-    fn spi(&mut self) -> Read<Spi> {
+    pub(crate) fn spi(&mut self) -> Read<Spi> {
         Spi::new(self.cursor.u32()?).map_err(|_| Malformed::Value)
     }
 
@@ -431,7 +489,7 @@ impl<'a> In<'a> {
         Ok(Child { parameters, group, phase, rekey_at, expire_at })
     }
 
-    fn selector(&mut self) -> Read<TrafficSelector> {
+    pub(crate) fn selector(&mut self) -> Read<TrafficSelector> {
         Ok(TrafficSelector {
             protocol: self.cursor.u8()?,
             ports: (self.cursor.u16()?, self.cursor.u16()?),
@@ -452,6 +510,7 @@ impl<'a> In<'a> {
             3 => Pending::CloseChildren(self.list(Self::spi)?),
             4 => self.child_rekey()?,
             5 => self.ike_rekey()?,
+            6 => Pending::CounterSync,
             _ => return Err(Malformed::Value),
         };
         // Whether it was ever sent is unknown here: attempt 0, due now, sends it and waits afresh.

@@ -108,17 +108,19 @@ impl Member {
                 gone.insert(spi);
                 self.carrying.held(now, RecordName::Child(spi), None);
                 self.renewals.removed(spi);
+                self.activity.forget(spi);
                 self.grants.forget(spi);
                 self.event(MemberEvent::SaRemoved { spi });
             }
             Effect::Granted { spi, range } => {
                 self.grants.answered(spi, Direction::Outbound);
-                if ours {
+                if ours && !self.grants.gives_up(now, spi, range.len()) {
                     let worker = spi.worker(self.spi_mask);
                     self.command(worker, WorkerCommand::Grant { id: spi, range });
                 }
             }
             Effect::HorizonMoved { spi, horizon } => {
+                self.activity.note(now, spi);
                 self.grants.answered(spi, Direction::Inbound);
                 if ours {
                     let worker = spi.worker(self.spi_mask);
@@ -138,10 +140,11 @@ impl Member {
 
     fn on_child_installed(&mut self, now: Nanos, ours: bool, spi: Spi) {
         let Some(child) = self.replica.state().child(spi).cloned() else { return };
+        self.activity.note(now, spi);
         if ours {
             self.install(&child);
         }
-        self.tables.add(&child, self.spi_mask);
+        self.tables.add(&child, self.replica.state(), self.spi_mask);
         if let Some(hop) = self.config.addresses.next_hop(child.parameters.remote) {
             self.outside.want(now, hop, Interest::NextHop);
         }

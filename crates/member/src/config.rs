@@ -41,8 +41,6 @@ pub struct MemberConfig {
     pub maglev_seed: u64,
     /// Secret of the flow hash.
     pub flow_seed: u64,
-    /// What to do about numbers that became ambiguous in a takeover.
-    pub policy: RenewPolicy,
     /// Which member should own when several could.
     pub succession: SuccessionPolicy,
 }
@@ -80,7 +78,6 @@ impl MemberConfig {
             workers: 0,
             maglev_seed: 0,
             flow_seed: 0,
-            policy: RenewPolicy::default(),
             succession: SuccessionPolicy::default(),
         }
     }
@@ -179,15 +176,4 @@ pub enum Takeback {
     Idle,
     /// At once.
     Now,
-}
-
-/// What to do about a Child SA whose peer still uses numbers the predecessor may have accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum RenewPolicy {
-    /// Rekey it at once, and rekey the silent ones later, paced.
-    #[default]
-    Renew,
-    /// Wait until the peer has counted beyond them.
-    Strict,
 }

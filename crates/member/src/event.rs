@@ -67,6 +67,32 @@ pub enum MemberEvent {
         /// Whether its peer was heard in the ambiguous zone.
         urgent: bool,
     },
+    /// A peer is asked to count its Child SAs on after a takeover (RFC 6311).
+    IkeSynchronising {
+        /// The IKE SA.
+        ike: IkeSpi,
+        /// By so many numbers.
+        delta: u64,
+    },
+    /// A new IKE SA is begun in place of one that was taken over.
+    IkeReestablishing {
+        /// The old one.
+        ike: IkeSpi,
+    },
+    /// It stands; the old one is being deleted.
+    IkeReestablished {
+        /// The old one.
+        old: IkeSpi,
+        /// The new one.
+        new: IkeSpi,
+    },
+    /// No new IKE SA could be made in place of an old one.
+    IkeNotReestablished {
+        /// The old one.
+        ike: IkeSpi,
+        /// Why.
+        reason: String,
+    },
     /// The sequence numbers of a pair are used up: it needs a rekey, now.
     SequenceEnd {
         /// Our SPI.
@@ -248,6 +274,16 @@ impl fmt::Display for MemberEvent {
                 write!(f, "renewing child SA {spi}: its peer uses numbers that became ambiguous")
             }
             Self::SaRenewing { spi, urgent: false } => write!(f, "renewing silent child SA {spi}"),
+            Self::IkeSynchronising { ike, delta } => {
+                write!(f, "asking the peer of IKE SA {ike} to count on by {delta}")
+            }
+            Self::IkeReestablishing { ike } => write!(f, "negotiating IKE SA {ike} anew"),
+            Self::IkeReestablished { old, new } => {
+                write!(f, "IKE SA {new} stands in place of {old}")
+            }
+            Self::IkeNotReestablished { ike, reason } => {
+                write!(f, "IKE SA {ike} could not be negotiated anew: {reason}")
+            }
             Self::SequenceEnd { spi } => write!(f, "sequence numbers of child SA {spi} used up"),
             Self::TargetUp { target, mac } => write!(f, "target {target} is up at {mac}"),
             Self::TargetDown { target } => write!(f, "target {target} does not answer"),

@@ -5,6 +5,19 @@
 //!                              ^                      |
 //!                              '---- asked again if nothing came back
 //! ```
+//!
+//! # How far the horizon lies ahead
+//!
+//! With the rate `r` the worker has measured, a grant moves the horizon to `r * T` numbers above the
+//! highest number that authenticated or above the horizon so far, whichever is higher, but by 64 at
+//! least and 65536 at most. `T` is the promise: the time for which a follower that heard the leader
+//! elects no other, 25 ms in the `default` profile, and so the shortest outage there is. It is asked for
+//! when half of the way is gone. A new SA, and each one at a takeover, has 128.
+//!
+//! So a steady peer above 2560 packets a second counts over what became ambiguous (at most twice `r * T`)
+//! in about the time of the outage and its end. A slower one would take 64 to 128 packets for it, which
+//! at 10 a second is up to 13 seconds: that is why an SA whose horizon moved in the last 13 seconds is
+//! renewed at once after a takeover, and any other when its peer is heard (see `renewals`).
 
 use crate::limits;
 use holdfast_cluster::{Direction, GrantItem, limits::GRANTS_MAX, numbers};
@@ -49,6 +62,8 @@ fn narrow(packets: u64) -> u32 {
 pub(crate) struct Grants {
     wanted: BTreeMap<(Spi, Direction), u32>,
     asked: BTreeMap<(Spi, Direction), Nanos>,
+    /// Outbound numbers yet to be given up.
+    giving_up: BTreeMap<Spi, u64>,
     flush_at: Nanos,
 }
 
@@ -61,6 +76,27 @@ impl Grants {
         if !pending {
             self.wanted.insert(key, packets);
         }
+    }
+
+    /// So many outbound numbers are to be given up, in addition to those at the worker.
+    pub(crate) fn count_on(&mut self, now: Nanos, spi: Spi, packets: u64) {
+        let left = self.giving_up.entry(spi).or_insert(0);
+        *left = left.saturating_add(packets);
+        let wanted = narrow(*left);
+        self.want(now, spi, Direction::Outbound, wanted.max(1));
+    }
+
+    /// Numbers were granted: whether they are to be given up. The worker gives up what it has when it
+    /// gets numbers behind a gap.
+    pub(crate) fn gives_up(&mut self, now: Nanos, spi: Spi, packets: u64) -> bool {
+        let Some(left) = self.giving_up.remove(&spi) else { return false };
+        let left = left.saturating_sub(packets);
+        if left > 0 {
+            self.giving_up.insert(spi, left);
+        }
+        let next = left.max(OUTBOUND_PACKETS_MIN);
+        self.want(now, spi, Direction::Outbound, narrow(next));
+        true
     }
 
     /// When the next batch leaves.
@@ -106,6 +142,7 @@ impl Grants {
 
     /// The SA is gone.
     pub(crate) fn forget(&mut self, spi: Spi) {
+        self.giving_up.remove(&spi);
         for direction in [Direction::Inbound, Direction::Outbound] {
             self.wanted.remove(&(spi, direction));
             self.asked.remove(&(spi, direction));
@@ -154,6 +191,25 @@ mod tests {
         grants.want(now, spi(256), Direction::Outbound, 1_024);
         assert_eq!(grants.due(), Some(Nanos::from_ms(12)), "the next batch waits for company");
         assert!(grants.batch(now).is_empty());
+    }
+
+    #[test]
+    fn numbers_a_peer_does_not_want_are_granted_and_given_up() {
+        let mut grants = Grants::default();
+        let asks = |grants: &mut Grants, ms| {
+            let now = Nanos::from_ms(ms);
+            let batch = grants.batch(now);
+            grants.proposed(now, &batch);
+            grants.answered(spi(256), Direction::Outbound);
+            batch.iter().map(|item| item.packets).sum::<u32>()
+        };
+        grants.count_on(Nanos::ZERO, spi(256), 100_000);
+        assert_eq!(asks(&mut grants, 10), 100_000, "cut to one grant's bound when applied");
+        assert!(grants.gives_up(Nanos::from_ms(10), spi(256), 65_536));
+        assert_eq!(asks(&mut grants, 20), 34_464);
+        assert!(grants.gives_up(Nanos::from_ms(20), spi(256), 34_464));
+        assert_eq!(asks(&mut grants, 30), 1_024, "numbers behind the gap, to send with");
+        assert!(!grants.gives_up(Nanos::from_ms(30), spi(256), 1_024));
     }
 
     #[test]

@@ -46,6 +46,7 @@
 //! * Deterministic: equal configuration, seed and inputs give equal outputs.
 #![forbid(unsafe_code)]
 
+mod activity;
 mod announce;
 mod apply;
 mod bulletin;
@@ -69,6 +70,7 @@ mod operations;
 mod operator;
 mod outbox;
 mod ownership;
+mod renewal;
 mod renewals;
 mod status;
 mod store_list;
@@ -80,9 +82,7 @@ pub mod testing;
 mod tests;
 
 pub use bulletin::Fitness;
-pub use config::{
-    Addresses, Delivery, MemberConfig, RenewPolicy, SuccessionPolicy, Takeback, TargetConfig,
-};
+pub use config::{Addresses, Delivery, MemberConfig, SuccessionPolicy, Takeback, TargetConfig};
 pub use error::MemberError;
 pub use event::{HandoverCause, LossCause, MemberEvent};
 pub use io::{Input, Output};
@@ -93,4 +93,5 @@ pub use operator::{
     MemberRole, OperatorReply, OperatorRequest, Problem, RefusedKind, RefusedReply, SaListReply,
     StatusReply, TakeoverReadiness, TargetListReply, TargetReply,
 };
+pub use renewals::Continuity;
 pub use store_list::{RecordReadiness, RecordReply, StoreListReply};

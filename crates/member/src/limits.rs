@@ -70,8 +70,45 @@ pub const RENEWALS_PER_ROUND_MAX: usize = 8;
 /// Time between two rounds of renewals.
 pub const RENEWAL_ROUND_MS: u64 = 2;
 
-/// A renewal without outcome stops counting as outstanding after this long: IKE goes on trying.
-pub const RENEWAL_PATIENCE_MS: u64 = 10_000;
+/// Renewals under way beyond which only urgent ones are begun: peers that do not answer any more must
+/// not keep those waiting that were just heard.
+pub const RENEWALS_PLANNED_MAX: usize = 48;
+
+/// A renewal without outcome stops counting as outstanding after this long: IKE goes on trying. Longer
+/// than a round trip with a repetition or two, short enough for thousands of dead peers.
+pub const RENEWAL_PATIENCE_MS: u64 = 2_000;
+
+/// A renewal that failed is tried again after twice this long, then four times, and so on, each time
+/// with as much again of jitter.
+pub const RENEWAL_RETRY_MS: u64 = 1_000;
+
+/// A renewal that failed this often is given up, and shown as failed.
+pub const RENEWAL_ATTEMPTS_MAX: u32 = 6;
+
+/// SAs whose numbers moved shortly before the takeover are renewed between these two moments after it,
+/// unless they move on by themselves. A TCP sender that lost packets in the outage repeats one after
+/// 200 ms at the earliest (RFC 6298 says a second, Linux uses a fifth): the new SA is to be there by then,
+/// or the answer to it is refused as ambiguous and twice the time passes before the next.
+pub const ACTIVE_RENEWAL_MS: (u64, u64) = (20, 120);
+
+/// An SA is active when its horizon moved, or it was made, this long before the takeover: twice the
+/// time a flow of ten packets a second takes for the smallest step.
+pub const ACTIVE_MS: u64 = 13_000;
+
+/// How far below the floor a peer that was not heard is taken to be: two steps of the horizon at some
+/// hundred thousand packets a second. One that is further below is heard in the ambiguous zone then, and
+/// rekeyed.
+pub const SYNC_GAP_PACKETS: u64 = 1 << 13;
+
+/// A peer that said it has counted on and is not seen beyond the floor between these two moments is
+/// rekeyed.
+pub const SYNC_GRACE_MS: (u64, u64) = (1_000, 2_000);
+
+/// Outbound numbers given up at a peer's wish; a peer that wants more is rekeyed.
+pub const COUNT_ON_PACKETS_MAX: u64 = 1 << 24;
+
+/// New IKE SAs in place of old ones are begun between these two moments after a takeover.
+pub const REESTABLISH_MS: (u64, u64) = (0, 1_000);
 
 /// Silent SAs are renewed between these two moments after a takeover, spread evenly by jitter.
 pub const IDLE_RENEWAL_MS: (u64, u64) = (60_000, 360_000);

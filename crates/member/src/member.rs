@@ -1,5 +1,6 @@
 //! The struct and its four methods.
 
+use crate::activity::Activity;
 use crate::announce::Announcer;
 use crate::bulletin::{Fitness, MemberMessage};
 use crate::carrying::{Carrying, records_of};
@@ -44,6 +45,7 @@ pub struct Member {
     pub(crate) carrying: Carrying,
     pub(crate) grants: Grants,
     pub(crate) renewals: Renewals,
+    pub(crate) activity: Activity,
     pub(crate) outside: Neighbours,
     pub(crate) inside: Neighbours,
     pub(crate) announcer: Option<Announcer>,
@@ -126,6 +128,7 @@ impl Member {
             carrying: Carrying::default(),
             grants: Grants::default(),
             renewals: Renewals::default(),
+            activity: Activity::default(),
             outside: Neighbours::new(),
             inside: Neighbours::new(),
             announcer: None,
@@ -167,6 +170,8 @@ impl Member {
         member.drain_replica(now);
         member.outputs.retain(|output| !matches!(output, Output::Event(_)));
         member.reload_records(now);
+        // What the log replayed happened some time ago.
+        member.activity = Activity::default();
         member.settle(now);
         Ok(member)
     }
@@ -273,6 +278,7 @@ impl Member {
             self.advance_handover(now);
             self.begin_renewals(now);
             self.run_ike();
+            self.conclude_renewals(now);
             self.propose_waiting(now);
             self.release_datagrams(now);
         }
@@ -390,7 +396,7 @@ impl Member {
                 self.announcer.as_ref().map(Announcer::due),
                 self.grants.due().filter(|_| !settling),
                 self.carrying.due(self.propose_retry).filter(|_| !settling),
-                self.renewals.due().filter(|_| self.ike_serves()),
+                self.renewals.due().filter(|_| self.ike_serves() && !self.outbox.is_full()),
             ]
             .into_iter()
             .flatten()

@@ -1,4 +1,4 @@
-//! What the workers report, and what they are to send: ARP, IKE, renewals.
+//! What the workers report, and what they are to send: ARP, IKE.
 
 use crate::announce;
 use crate::event::MemberEvent;
@@ -30,9 +30,14 @@ impl Member {
             WorkerEvent::HorizonLow { spi, right_edge, rate_pps, .. } => {
                 self.on_horizon_low(now, spi, right_edge, rate_pps);
             }
-            WorkerEvent::Ambiguous { spi } => self.renewals.ambiguous(spi),
+            WorkerEvent::Ambiguous { spi, sequence } => self.renewals.ambiguous(spi, sequence),
+            WorkerEvent::InUse { spi } => {
+                self.renewals.moved_on(spi);
+                self.tables.confirm(spi);
+            }
             WorkerEvent::SequenceEnd { id } => {
                 self.event(MemberEvent::SequenceEnd { spi: id });
+                self.tables.release(id);
                 self.rekey(now, id);
             }
             WorkerEvent::Resolve { side, address } => {
@@ -62,32 +67,7 @@ impl Member {
         // No successor is elected before the promises given to this owner have ended.
         let ahead_ms = self.config.timing.promise_ns() / 1_000_000;
         let packets = horizon_packets(rate_pps, ahead_ms, right_edge, child.horizon);
-        let beyond_floor = right_edge > child.floor;
         self.grants.want(now, spi, Direction::Inbound, packets);
-        if beyond_floor {
-            self.renewals.moved_on(spi);
-        }
-    }
-
-    /// Begins the renewals whose turn it is.
-    pub(crate) fn begin_renewals(&mut self, now: Nanos) {
-        if !self.speaks(now) || !self.ike_serves() || self.outbox.is_full() {
-            return;
-        }
-        for renewal in self.renewals.next(now) {
-            self.event(MemberEvent::SaRenewing { spi: renewal.spi, urgent: renewal.urgent });
-            self.rekey(now, renewal.spi);
-        }
-    }
-
-    fn rekey(&mut self, now: Nanos, spi: Spi) {
-        if !self.speaks(now) || !self.ike_serves() {
-            return;
-        }
-        // Being replaced already, or gone: either way there is nothing to begin.
-        if self.ike.rekey_child(now, spi).is_err() {
-            self.renewals.removed(spi);
-        }
     }
 
     pub(crate) fn on_punt(&mut self, now: Nanos, side: Side, frame: &[u8]) {

@@ -1,9 +1,11 @@
 //! The operator's questions and the answers. No key material has a place in any of them.
 
+use crate::renewals::Continuity;
 use crate::store_list::StoreListReply;
 use crate::{Delivery, NoticeState, TargetReport};
 use holdfast_cluster::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId};
 use holdfast_datapath::FlowInfo;
+use holdfast_ike::TakeoverPolicy;
 use holdfast_ipsec::{Spi, TrafficSelector};
 use holdfast_packet::{MacAddr, Nanos};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -231,6 +233,8 @@ pub struct IkeSaReply {
     pub state: String,
     /// Whether a successor could carry on with it.
     pub takeover: TakeoverReadiness,
+    /// What a new owner does about it.
+    pub policy: TakeoverPolicy,
 }
 
 /// One pair of Child SAs.
@@ -260,6 +264,10 @@ pub struct ChildSaReply {
     pub inbound_horizon: u64,
     /// Whether a successor could carry on with it.
     pub takeover: TakeoverReadiness,
+    /// What a new owner does about it.
+    pub policy: TakeoverPolicy,
+    /// How certain its inbound numbers are since the last takeover; known on the owner.
+    pub continuity: Option<Continuity>,
 }
 
 /// Whether a successor could carry on with an SA.

@@ -141,8 +141,8 @@ fn to_record(change: Change) -> StateChange {
             // Which record is meant is known when it is proposed.
             StateChange::DeleteIkeSa { spi: spi(ike), under: None }
         }
-        Change::PutChildSa { ike, parameters } => {
-            StateChange::PutChildSa { ike: spi(ike), parameters }
+        Change::PutChildSa { ike, parameters, replaces } => {
+            StateChange::PutChildSa { ike: spi(ike), parameters, replaces }
         }
         Change::DeleteChildSa { inbound_spi } => {
             StateChange::DeleteChildSa { inbound_spi, under: None }

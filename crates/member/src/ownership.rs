@@ -4,11 +4,11 @@ use crate::announce::Announcer;
 use crate::carrying::Carrying;
 use crate::event::{LossCause, MemberEvent};
 use crate::io::Output;
+use crate::limits;
 use crate::loading::Loading;
 use crate::member::Member;
 use crate::neighbours::Interest;
-use crate::renewals::{Renewals, mix};
-use crate::{RenewPolicy, limits};
+use crate::renewals::{Inherited, Renewals, mix};
 use holdfast_cluster::{ChildRecord, Command, Owner};
 use holdfast_datapath::WorkerCommand;
 use holdfast_ike::IkeError;
@@ -188,17 +188,24 @@ impl Member {
     }
 
     fn plan_renewals(&mut self, now: Nanos, owner: Owner) {
-        if self.config.policy != RenewPolicy::Renew {
-            return;
-        }
         let seed = mix(self.jitter_seed, owner.epoch.0);
         // A floor of 0: no earlier owner left anything ambiguous. An edge beyond the floor: the peer
         // has counted past it, and the owner it met there said so when it handed over.
-        let children = self.replica.state().children();
-        let inherited =
-            children.filter(|child| child.floor > 0 && child.edge.right_edge <= child.floor);
-        let spis = inherited.map(|child| child.parameters.inbound_spi);
-        self.renewals = Renewals::takeover(now, spis, seed);
+        let state = self.replica.state();
+        let inherited = state
+            .children()
+            .filter(|child| child.floor > 0 && child.edge.right_edge <= child.floor);
+        let inherited = inherited.map(|child| {
+            let spi = child.parameters.inbound_spi;
+            Inherited {
+                spi,
+                ike: child.ike,
+                policy: self.policy(&child.parameters.connection),
+                active: self.activity.is_active(now, spi),
+                known_to_peer: state.is_known_to_peer(child),
+            }
+        });
+        self.renewals = Renewals::takeover(now, inherited, seed);
     }
 
     /// Ends whatever this member was to the address: the lease first, then everything that rests

@@ -32,7 +32,7 @@ impl Member {
             child_sas: state
                 .children()
                 .take(limits::STATUS_CHILDREN_MAX)
-                .map(|child| child_reply(child, &readiness))
+                .map(|child| self.child_reply(child, &readiness))
                 .collect(),
             child_sas_total: state.children().len(),
             targets: self.target_replies(now),
@@ -99,13 +99,14 @@ impl Member {
                 identity: String::new(),
                 state: "replicated".to_owned(),
                 takeover: readiness.clone(),
+                policy: self.policy(&record.connection),
             };
             running.insert(spi, reply);
         }
         self.add_running_ike_sas(&mut running);
         SaListReply {
             ike_sas: running.into_values().collect(),
-            child_sas: state.children().map(|child| child_reply(child, &readiness)).collect(),
+            child_sas: state.children().map(|child| self.child_reply(child, &readiness)).collect(),
         }
     }
 
@@ -128,12 +129,38 @@ impl Member {
                     ready: false,
                     reason: "not committed yet".to_owned(),
                 },
+                policy: self.policy(&sa.connection),
             });
             reply.initiator_spi = Some(sa.spi_i);
             reply.responder_spi = Some(sa.spi_r);
             reply.peer = Some(sa.peer);
             reply.identity = sa.identity.to_string();
             reply.state = sa.state.to_string();
+        }
+    }
+
+    fn child_reply(&self, child: &ChildRecord, readiness: &TakeoverReadiness) -> ChildSaReply {
+        let parameters = &child.parameters;
+        let esn = if parameters.esn { ", ESN" } else { "" };
+        let encapsulation = match parameters.encapsulation {
+            Encapsulation::Esp => "",
+            Encapsulation::Udp { .. } => ", in UDP",
+        };
+        ChildSaReply {
+            inbound_spi: parameters.inbound_spi,
+            outbound_spi: parameters.outbound_spi,
+            ike_spi: child.ike,
+            connection: parameters.connection.clone(),
+            peer: parameters.remote,
+            suite: format!("{:?}{esn}{encapsulation}", parameters.inbound_key.algorithm()),
+            local: parameters.selectors.local.clone(),
+            remote: parameters.selectors.remote.clone(),
+            outbound_granted_end: child.outbound_high,
+            inbound_floor: child.floor,
+            inbound_horizon: child.horizon,
+            takeover: readiness.clone(),
+            policy: self.policy(&parameters.connection),
+            continuity: self.is_owner().then(|| self.renewals.continuity(parameters.inbound_spi)),
         }
     }
 
@@ -238,14 +265,31 @@ impl Member {
             let left = self.loading.left();
             add(format!("{left} SAs are still being taken over"), "nothing; this ends by itself");
         }
-        let waiting = self.renewals.urgent_waiting();
+        self.renewal_problems(&mut add);
+        problems
+    }
+
+    fn renewal_problems(&self, add: &mut impl FnMut(String, &str)) {
+        let census = self.renewals.census();
+        if census.failed > 0 {
+            add(
+                format!("{} child SAs could not be renewed after the takeover", census.failed),
+                "look at their peers: holdfast sa list",
+            );
+        }
+        if census.ambiguous > 0 {
+            add(
+                format!("{} child SAs are in the ambiguous zone (strict)", census.ambiguous),
+                "nothing; each ends when its peer has counted beyond it",
+            );
+        }
+        let waiting = census.waiting.saturating_add(census.renewing);
         if waiting > 0 {
             add(
                 format!("{waiting} child SAs wait to be renewed after the takeover"),
                 "nothing; this ends by itself",
             );
         }
-        problems
     }
 
     fn target_problems(&self, now: Nanos, add: &mut impl FnMut(String, &str)) {
@@ -292,28 +336,5 @@ impl Member {
         if target.report.is_some_and(|report| !report.healthy) {
             add(format!("target {name} says that its services do not answer"), look_there);
         }
-    }
-}
-
-fn child_reply(child: &ChildRecord, readiness: &TakeoverReadiness) -> ChildSaReply {
-    let parameters = &child.parameters;
-    let esn = if parameters.esn { ", ESN" } else { "" };
-    let encapsulation = match parameters.encapsulation {
-        Encapsulation::Esp => "",
-        Encapsulation::Udp { .. } => ", in UDP",
-    };
-    ChildSaReply {
-        inbound_spi: parameters.inbound_spi,
-        outbound_spi: parameters.outbound_spi,
-        ike_spi: child.ike,
-        connection: parameters.connection.clone(),
-        peer: parameters.remote,
-        suite: format!("{:?}{esn}{encapsulation}", parameters.inbound_key.algorithm()),
-        local: parameters.selectors.local.clone(),
-        remote: parameters.selectors.remote.clone(),
-        outbound_granted_end: child.outbound_high,
-        inbound_floor: child.floor,
-        inbound_horizon: child.horizon,
-        takeover: readiness.clone(),
     }
 }

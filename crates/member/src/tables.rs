@@ -7,16 +7,27 @@ use crate::neighbours::Neighbours;
 use crate::notices::{Notices, QUARTERS, mark_key};
 use holdfast_cluster::{ChildRecord, Owner, State, TargetId};
 use holdfast_datapath::{ConnectionCount, Marker, SaRef, Tables, TargetEntry, TargetTable, Way};
-use holdfast_ipsec::{Spd, Spi};
+use holdfast_ipsec::{Selectors, Spd, Spi};
 use holdfast_maglev::Table;
 use holdfast_packet::Nanos;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// A Child SA that is not sent with yet.
+#[derive(Debug, Clone)]
+struct HeldBack {
+    replaces: Spi,
+    sa: SaRef,
+    selectors: Selectors,
+}
+
 /// The policies and the distribution, updated with every applied entry on every member.
 #[derive(Debug)]
 pub(crate) struct TablesKeeper {
     policies: Spd<SaRef>,
+    /// Child SAs a peer made by a rekey: their traffic stays with the one each replaces until the peer
+    /// is known to have them. Few: each ends with the peer's next message.
+    held_back: Vec<HeldBack>,
     /// How many there are.
     count: u64,
     /// What the Maglev table was built of; building takes milliseconds.
@@ -35,6 +46,7 @@ impl TablesKeeper {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             policies: Spd::new(),
+            held_back: Vec::new(),
             count: 0,
             distributed: Vec::new(),
             maglev: Arc::new(Table::new(&[], limits::MAGLEV_ROWS, seed)),
@@ -91,17 +103,44 @@ impl TablesKeeper {
         self.dirty = true;
     }
 
-    /// A Child SA is new: its traffic goes through it from now on.
-    pub(crate) fn add(&mut self, child: &ChildRecord, mask: u32) {
+    /// A Child SA is new. Its traffic goes through it from now on, or, when the peer may not know it
+    /// yet, from the moment the one it replaces is gone or it is [confirmed](Self::confirm).
+    pub(crate) fn add(&mut self, child: &ChildRecord, state: &State, mask: u32) {
         let spi = child.parameters.inbound_spi;
         let sa = SaRef { worker: spi.worker(mask), spi };
-        self.policies.insert(child.parameters.selectors.clone(), sa);
+        let selectors = child.parameters.selectors.clone();
+        match child.replaces.filter(|_| !state.is_known_to_peer(child)) {
+            Some(replaces) => self.held_back.push(HeldBack { replaces, sa, selectors }),
+            None => self.use_from_now_on(sa, selectors),
+        }
+    }
+
+    fn use_from_now_on(&mut self, sa: SaRef, selectors: Selectors) {
+        self.policies.insert(selectors, sa);
         self.count = self.count.saturating_add(1);
         self.dirty = true;
     }
 
+    /// The peer was heard on this Child SA: it has it.
+    pub(crate) fn confirm(&mut self, spi: Spi) {
+        self.use_held_back(|held| held.sa.spi == spi);
+    }
+
+    /// The Child SA `old` cannot be sent with any more: what replaces it must be.
+    pub(crate) fn release(&mut self, old: Spi) {
+        self.use_held_back(|held| held.replaces == old);
+    }
+
+    fn use_held_back(&mut self, which: impl Fn(&HeldBack) -> bool) {
+        for held in self.held_back.extract_if(.., |held| which(held)).collect::<Vec<_>>() {
+            self.use_from_now_on(held.sa, held.selectors);
+        }
+    }
+
     /// Child SAs are gone.
     pub(crate) fn remove(&mut self, gone: &BTreeSet<Spi>) {
+        self.held_back.retain(|held| !gone.contains(&held.sa.spi));
+        self.use_held_back(|held| gone.contains(&held.replaces));
         self.policies.retain(|sa| !gone.contains(&sa.spi));
         self.count = self.count.saturating_sub(gone.len() as u64);
         self.dirty = true;
@@ -111,9 +150,10 @@ impl TablesKeeper {
     /// not recorded; each of them works.
     pub(crate) fn reload(&mut self, state: &State, mask: u32) {
         self.policies = Spd::new();
+        self.held_back.clear();
         self.count = 0;
         for child in state.children() {
-            self.add(child, mask);
+            self.add(child, state, mask);
         }
         self.dirty = true;
     }

@@ -328,6 +328,13 @@ impl Bench {
             .collect()
     }
 
+    /// News but that SAs are in use.
+    pub(super) fn other_events(&self) -> Vec<WorkerEvent> {
+        let mut events = self.events();
+        events.retain(|event| !matches!(event, WorkerEvent::InUse { .. }));
+        events
+    }
+
     /// Memory sent home.
     pub(super) fn retired(&self) -> Vec<Retired> {
         std::iter::from_fn(|| self.ring.pop())

@@ -132,8 +132,13 @@ fn an_authentic_packet_in_the_ambiguous_zone_is_refused_and_told_once() {
     assert_eq!(bench.inbound(&frames).len(), 9, "51 to 59");
     assert_eq!(bench.dropped(DropReason::Ambiguous), 11);
     let told = bench.events();
-    let told = told.iter().filter(|event| matches!(event, WorkerEvent::Ambiguous { .. }));
-    assert_eq!(told.count(), 1);
+    let first = told.iter().filter_map(|event| match event {
+        WorkerEvent::Ambiguous { sequence, .. } => Some(*sequence),
+        _ => None,
+    });
+    assert_eq!(first.collect::<Vec<_>>(), [40]);
+    let in_use = told.iter().filter(|event| matches!(event, WorkerEvent::InUse { .. }));
+    assert_eq!(in_use.count(), 1, "once, when the peer counts beyond the floor");
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn a_target_without_a_station_is_asked_for() {
     let sealed = bench.peer.seal(&request(1));
     assert!(bench.inbound(&[sealed]).is_empty());
     assert_eq!(bench.dropped(DropReason::NeighbourUnresolved), 1);
-    let events = bench.events();
+    let events = bench.other_events();
     let [WorkerEvent::Resolve { side: Side::Inside, address }] = events[..] else {
         panic!("{events:?}")
     };
@@ -124,7 +124,7 @@ fn flows_are_listed() {
     bench.now = bench.now.plus_ms(500);
     bench.command(WorkerCommand::ListFlows { limit: 100 });
     bench.poll();
-    let events = bench.events();
+    let events = bench.other_events();
     let [WorkerEvent::Flows(listed)] = &events[..] else { panic!("{events:?}") };
     assert_eq!(listed.len(), 5);
     for flow in listed {

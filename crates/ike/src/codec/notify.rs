@@ -22,6 +22,14 @@ impl NotifyType {
     pub(crate) const NAT_DETECTION_DESTINATION_IP: Self = Self(16389);
     pub(crate) const COOKIE: Self = Self(16390);
     pub(crate) const REKEY_SA: Self = Self(16393);
+    /// RFC 6311 section 6.1.
+    pub(crate) const IKEV2_MESSAGE_ID_SYNC_SUPPORTED: Self = Self(16420);
+    /// RFC 6311 section 6.2.
+    pub(crate) const IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED: Self = Self(16421);
+    /// RFC 6311 section 6.3.
+    pub(crate) const IKEV2_MESSAGE_ID_SYNC: Self = Self(16422);
+    /// RFC 6311 section 6.4.
+    pub(crate) const IPSEC_REPLAY_COUNTER_SYNC: Self = Self(16423);
     /// RFC 7383 section 2.3.
     pub(crate) const FRAGMENTATION_SUPPORTED: Self = Self(16430);
 

@@ -196,7 +196,6 @@ impl<'a> Contents<'a> {
     }
 
     /// The body of IDr.
-    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn id_r(&self) -> Result<&'a [u8], Malformed> {
         require(self.id_r, PayloadType::ID_R)
     }

@@ -117,6 +117,17 @@ pub(crate) struct Proposal {
 }
 
 impl Proposal {
+    /// Whether this is what `other` is, but for the SPI: the same number, protocol and transforms. A
+    /// choice must be one of each kind and nothing else (section 3.3.6).
+    pub(crate) fn has_exactly(&self, other: &Self) -> bool {
+        let within = |a: &Self, b: &Self| a.transforms.iter().all(|t| b.transforms.contains(t));
+        self.number == other.number
+            && self.protocol == other.protocol
+            && self.transforms.len() == other.transforms.len()
+            && within(self, other)
+            && within(other, self)
+    }
+
     /// Reads a Security Association payload.
     ///
     /// # Errors

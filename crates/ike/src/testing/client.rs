@@ -19,7 +19,7 @@ use crate::keys::{ChildKeys, IkeKeys, Nonces, skeyseed};
 use crate::nat::Nat;
 use crate::protect::{DirectionKeys, IvSource};
 use crate::sa::{IkeSa, Path, Seed};
-use crate::{Datagram, Ike, IkeSpi, Ready};
+use crate::{Datagram, Ike, IkeSpi, Outcome, Ready, SyncSupport};
 
 /// How a [`Client`] connects.
 #[derive(Clone, Debug)]
@@ -50,6 +50,8 @@ pub struct ClientConfig {
     pub fragment_size: u16,
     /// Whether it says that it has no other IKE SA.
     pub initial_contact: bool,
+    /// What it asserts of RFC 6311.
+    pub sync: SyncSupport,
     /// Payloads of no use, to make IKE_AUTH this much longer.
     pub ballast: usize,
 }
@@ -78,6 +80,7 @@ impl ClientConfig {
             pretend_nat: true,
             fragment_size: 1280,
             initial_contact: true,
+            sync: SyncSupport::NONE,
             ballast: 0,
         }
     }
@@ -254,6 +257,11 @@ impl Client {
         self.ike.poll_ready()
     }
 
+    /// How the next thing came out; what its gateway asks of it is there too.
+    pub fn poll_outcome(&mut self) -> Option<Outcome> {
+        self.ike.poll_outcome()
+    }
+
     /// Every Child SA it has, as seen from its end.
     pub fn children(&self) -> impl Iterator<Item = &ChildSaParameters> {
         self.ike.sas.values().flat_map(|sa| sa.children.values()).map(|child| &child.parameters)
@@ -388,6 +396,7 @@ impl Client {
             chain.notify(&Notify::new(NotifyType::INITIAL_CONTACT, &[]));
         }
         chain.push(PayloadType::AUTH, auth_body(&signed.mac(&self.config.psk)));
+        self.config.sync.append(&mut chain);
         chain.push(PayloadType::SA, Proposal::emit_all(&self.child_offers(auth.inbound)));
         chain.push(PayloadType::TS_I, emit_selectors(&self.config.local_ts));
         chain.push(PayloadType::TS_R, emit_selectors(&self.config.remote_ts));
@@ -497,10 +506,11 @@ impl Client {
         let mut sa = IkeSa::establish(proof, seed);
         sa.sealed = auth.sealed;
         sa.next_request = 2;
+        sa.sync = SyncSupport::asserted(contents).and(self.config.sync);
         if let Some((parameters, suite)) = self.child(auth, &sa, contents)
             && let Some(connection) = self.ike.config.connections.first().cloned()
         {
-            self.ike.install(now, &mut sa, &connection, (parameters, suite));
+            self.ike.install(now, &mut sa, &connection, (parameters, suite, None));
         }
         self.ike.schedule(now, &mut sa);
         self.ike.keep(sa);

@@ -54,7 +54,7 @@ impl Committed {
                 Change::DeleteIkeSa { spi } => {
                     self.ike_sas.remove(spi);
                 }
-                Change::PutChildSa { ike, parameters } => {
+                Change::PutChildSa { ike, parameters, .. } => {
                     self.children.insert(parameters.inbound_spi, (*ike, (**parameters).clone()));
                 }
                 Change::DeleteChildSa { inbound_spi } => {

@@ -232,7 +232,8 @@ proptest! {
         prop_assert!(pair.connect());
         let theirs: Vec<_> = pair.committed.ike_sas.iter().filter(|(spi, _)| **spi != victim)
             .map(|(spi, state)| (*spi, state.as_bytes().to_vec())).collect();
-        let mut sa = crate::state::decode(pair.now, victim, &record).unwrap();
+        let decoded = crate::state::decode(pair.now, victim, &record).unwrap();
+        let crate::state::Record::Sa(mut sa) = decoded else { panic!("{decoded:?}") };
         // The peer's view: the same keys from the other side.
         let responder_spi = sa.local_spi.0;
         sa.local_spi = crate::IkeSpi(sa.remote_spi);

@@ -3,7 +3,9 @@
 mod collisions;
 mod flows;
 mod hostile;
+mod initiate;
 mod restore;
+mod sync;
 
 use std::net::Ipv4Addr;
 

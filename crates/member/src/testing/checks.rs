@@ -89,12 +89,19 @@ pub struct Checks {
     /// Every change of the speaker.
     speakers: Vec<(Nanos, MemberId)>,
     violations: Vec<Violation>,
+    synchronisation: bool,
 }
 
 impl Checks {
     /// Checks for a cluster that speaks for `addresses`.
     pub(crate) fn new(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Self {
         Self { addresses: addresses.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Requests with Message ID zero may be synchronisations, which are never repeated but made anew
+    /// (RFC 6311 section 5.1): leave those out.
+    pub(crate) fn allow_synchronisation(&mut self) {
+        self.synchronisation = true;
     }
 
     /// Laws broken so far.
@@ -158,7 +165,8 @@ impl Checks {
         {
             self.report(Violation::NumberTwice { at, member, spi, iv });
         }
-        if let Some((key, message)) = ike {
+        let judged = ike.filter(|(key, _)| !(self.synchronisation && key.is_informational_zero()));
+        if let Some((key, message)) = judged {
             let first = self.ike.entry(key).or_insert_with(|| message.clone());
             if *first != message {
                 self.report(Violation::RepeatedDifferently { at, member, message_id: key.id });
@@ -181,12 +189,18 @@ struct Sent {
 struct IkeKey {
     spi_i: u64,
     spi_r: u64,
+    exchange: u8,
     response: bool,
     id: u32,
     fragment: u16,
 }
 
 impl IkeKey {
+    fn is_informational_zero(self) -> bool {
+        const INFORMATIONAL: u8 = 37;
+        self.exchange == INFORMATIONAL && self.id == 0 && !self.response
+    }
+
     /// RFC 7296 section 3.1; the fragment number of RFC 7383 section 2.5 stands behind the generic
     /// header of the first payload. IKE_SA_INIT is not protected and may be answered anew.
     fn parse(message: &[u8]) -> Option<Self> {
@@ -206,6 +220,7 @@ impl IkeKey {
         Some(Self {
             spi_i: u64::from_be_bytes(*spi_i),
             spi_r: u64::from_be_bytes(*spi_r.first_chunk()?),
+            exchange,
             response: flags & 0x20 != 0,
             id: u32::from_be_bytes([a, b, c, d]),
             fragment,

@@ -2,13 +2,13 @@
 
 use holdfast_crypto::SecretBytes;
 use holdfast_ike::testing::{Client, ClientConfig};
-use holdfast_ike::{Datagram, Identity};
+use holdfast_ike::{Datagram, Identity, Outcome, SyncSupport};
 use holdfast_ipsec::{
     ChildSaParameters, DropReason, Encapsulation, InboundSa, OutboundSa, SequenceRange, Spi,
     TrafficSelector,
 };
 use holdfast_packet::{HeapBuf, MacAddr, Nanos, PacketBuf, arp, ethernet, frame, ipv4, udp};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// Requests remembered; older answers no longer count.
@@ -31,6 +31,7 @@ pub(crate) struct PeerSetup {
     pub(crate) psk: Vec<u8>,
     pub(crate) seed: [u8; 32],
     pub(crate) esn: bool,
+    pub(crate) sync: SyncSupport,
 }
 
 /// A pair of SAs as the peer runs it.
@@ -54,6 +55,8 @@ pub struct Peer {
     pairs: BTreeMap<Spi, Pair>,
     /// The pair packets are sent with.
     sending: Option<Spi>,
+    /// Whether a rekey at the peer's own wish is under way.
+    rekeying: bool,
     installed: u64,
     out: VecDeque<Vec<u8>>,
     /// Every ESP frame sent, for an attacker to replay.
@@ -69,7 +72,23 @@ pub struct Peer {
     /// Which targets' answers were refused, and why.
     refused: BTreeMap<&'static str, u64>,
     rekeys: u64,
+    window: Option<Window>,
 }
+
+/// A sender that waits for answers, as TCP does.
+#[derive(Debug, Clone)]
+struct Window {
+    requests_max: usize,
+    pause_us: u64,
+    under_way: BTreeSet<u64>,
+    /// After a timeout one request at a time, until an answer comes.
+    recovering: bool,
+    timeout_ms: u64,
+    timeout_at: Nanos,
+}
+
+/// The retransmission timeout of Linux in a local network, and the first of a doubling row.
+const TIMEOUT_MS: u64 = 200;
 
 impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -82,6 +101,14 @@ impl std::fmt::Debug for Peer {
     }
 }
 
+impl Window {
+    /// Whether nothing may be sent before an answer or the timeout.
+    fn is_shut(&self) -> bool {
+        let most = if self.recovering { 1 } else { self.requests_max };
+        self.under_way.len() >= most
+    }
+}
+
 impl Peer {
     pub(crate) fn new(setup: &PeerSetup) -> Self {
         let psk = SecretBytes::new(setup.psk.clone());
@@ -91,6 +118,7 @@ impl Peer {
         // An identity of its own: INITIAL_CONTACT ends all other IKE SAs of the same.
         config.identity = Identity::Ipv4(setup.address);
         config.esn = setup.esn;
+        config.sync = setup.sync;
         config.pretend_nat = false;
         Self {
             mac: setup.mac,
@@ -103,6 +131,7 @@ impl Peer {
             ike: Client::new(config, setup.seed),
             pairs: BTreeMap::new(),
             sending: None,
+            rekeying: false,
             installed: 0,
             out: VecDeque::new(),
             sent_esp: Vec::new(),
@@ -114,6 +143,7 @@ impl Peer {
             answers: BTreeMap::new(),
             refused: BTreeMap::new(),
             rekeys: 0,
+            window: None,
         }
     }
 
@@ -134,6 +164,20 @@ impl Peer {
         self.next_request = now;
     }
 
+    /// From now on has at most `requests_max` requests unanswered, `pause_us` apart. When none is
+    /// answered for a fifth of a second it repeats one, then waits twice as long, and so on.
+    pub fn set_window(&mut self, now: Nanos, requests_max: usize, pause_us: u64) {
+        self.set_traffic(now, Some(pause_us));
+        self.window = Some(Window {
+            requests_max,
+            pause_us,
+            under_way: BTreeSet::new(),
+            recovering: false,
+            timeout_ms: TIMEOUT_MS,
+            timeout_at: now.plus_ms(TIMEOUT_MS),
+        });
+    }
+
     /// From now on calls from other ports: new connections.
     pub fn hang_up(&mut self) {
         self.first_port = self.first_port.wrapping_add(PORTS);
@@ -144,6 +188,7 @@ impl Peer {
         if let Some(spi) = self.sending {
             // Busy with the same already: then it happens anyway.
             let _ = self.ike.ike().rekey_child(now, spi);
+            self.rekeying = true;
         }
     }
 
@@ -192,6 +237,11 @@ impl Peer {
         self.sending
     }
 
+    /// How many IKE SAs it has.
+    pub fn ike_sas(&mut self) -> usize {
+        self.ike.ike().sas().count()
+    }
+
     /// How often a pair took another's place.
     #[must_use]
     pub fn rekeys(&self) -> u64 {
@@ -224,7 +274,10 @@ impl Peer {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Nanos> {
-        let traffic = self.interval_us.map(|_| self.next_request);
+        let traffic = match &self.window {
+            Some(window) if window.is_shut() => Some(window.timeout_at),
+            _ => self.interval_us.map(|_| self.next_request),
+        };
         self.ike.poll_timeout().into_iter().chain(traffic).min()
     }
 
@@ -234,11 +287,17 @@ impl Peer {
             self.ike.handle_timeout(now);
         }
         self.run_ike();
+        self.run_window(now);
         while let Some(interval_us) = self.interval_us
             && self.next_request <= now
+            && self.window.as_ref().is_none_or(|window| !window.is_shut())
         {
             self.request(now);
             self.next_request = self.next_request.plus_us(interval_us.max(1));
+            if let Some(window) = &mut self.window {
+                window.under_way.insert(self.requests);
+                self.next_request = now.plus_us(window.pause_us);
+            }
         }
         let Some(mac) = self.common_mac else { return self.ask(now) };
         let own = self.mac;
@@ -247,6 +306,19 @@ impl Peer {
             frame
         };
         self.answers_to_arp.drain(..).chain(self.out.drain(..).map(addressed)).collect()
+    }
+
+    /// Repeats one request when none was answered for too long.
+    fn run_window(&mut self, now: Nanos) {
+        let Some(window) = &mut self.window else { return };
+        if now < window.timeout_at {
+            return;
+        }
+        window.under_way.clear();
+        window.recovering = true;
+        window.timeout_ms = window.timeout_ms.saturating_mul(2);
+        window.timeout_at = now.plus_ms(window.timeout_ms);
+        self.next_request = now;
     }
 
     /// Nothing can be sent before the common address has a station.
@@ -275,6 +347,20 @@ impl Peer {
             }
         }
         self.follow_children();
+        while let Some(outcome) = self.ike.poll_outcome() {
+            if let Outcome::CountOn { spi, packets } = outcome {
+                self.count_on(spi, packets);
+            }
+        }
+    }
+
+    /// Skips outbound numbers, as a cluster asks after a failover (RFC 6311 section 5.2).
+    fn count_on(&mut self, spi: Spi, packets: u64) {
+        if let Some(pair) = self.pairs.get_mut(&spi) {
+            let next = pair.outbound.range().next().saturating_add(packets);
+            let rest = SequenceRange::new(next, u64::MAX);
+            pair.outbound = OutboundSa::new(&pair.parameters, rest);
+        }
     }
 
     /// Runs the Child SAs IKE has, no others.
@@ -295,9 +381,12 @@ impl Peer {
                 parameters,
             };
             self.pairs.insert(spi, pair);
+            // RFC 7296 section 2.8: the side that began a rekey sends with the new pair at once.
+            if std::mem::take(&mut self.rekeying) {
+                self.switch_to(Some(spi));
+            }
         }
-        // RFC 7296 section 2.8: the responder of a rekey goes on sending with the old pair until
-        // it is deleted or the new one was used.
+        // The other side goes on with the old pair until it is deleted or the new one was used.
         if self.sending.is_none_or(|spi| !self.pairs.contains_key(&spi)) {
             let newest = self.pairs.iter().max_by_key(|(_, pair)| pair.order);
             self.switch_to(newest.map(|(spi, _)| *spi));
@@ -403,12 +492,23 @@ impl Peer {
                 }
                 if let Some(id) = payload.first_chunk().map(|id| u64::from_be_bytes(*id)) {
                     self.answers.entry(id).or_insert(now);
+                    self.answered(now, id);
                 }
             }
             Err(reason) => {
                 let count = self.refused.entry(reason.name()).or_insert(0);
                 *count = count.saturating_add(1);
             }
+        }
+    }
+
+    fn answered(&mut self, now: Nanos, id: u64) {
+        let Some(window) = &mut self.window else { return };
+        if window.under_way.remove(&id) {
+            window.recovering = false;
+            window.timeout_ms = TIMEOUT_MS;
+            window.timeout_at = now.plus_ms(TIMEOUT_MS);
+            self.next_request = self.next_request.max(now);
         }
     }
 

@@ -8,12 +8,12 @@ use super::peer::{Peer, PeerSetup};
 use super::random::Random;
 use crate::{
     Addresses, Delivery, Input, MemberConfig, MemberError, OperatorReply, OperatorRequest,
-    RenewPolicy, SuccessionPolicy, TargetConfig, TargetEvent,
+    SuccessionPolicy, TargetConfig, TargetEvent,
 };
 use holdfast_cluster::{Incarnation, MemberId, TargetId};
 use holdfast_crypto::SecretBytes;
 use holdfast_datapath::Prefix;
-use holdfast_ike::{Connection, EsnPolicy, Identity, IkeConfig};
+use holdfast_ike::{Connection, EsnPolicy, Identity, IkeConfig, SyncSupport, TakeoverPolicy};
 use holdfast_ipsec::TrafficSelector;
 use holdfast_packet::{MacAddr, Nanos, Side, ethernet};
 use holdfast_replica::{Lane, Timing};
@@ -63,12 +63,14 @@ pub struct Setup {
     pub lan_us: u64,
     /// Whether Child SAs have 64-bit sequence numbers.
     pub esn: bool,
-    /// What to do about ambiguous numbers.
-    pub policy: RenewPolicy,
+    /// What a new owner does about the SAs it took over.
+    pub policy: TakeoverPolicy,
     /// Which member should own.
     pub succession: SuccessionPolicy,
     /// How packets are delivered to the targets. Those of a world take clear packets only.
     pub delivery: Delivery,
+    /// What peers assert of RFC 6311.
+    pub peer_sync: SyncSupport,
 }
 
 impl Default for Setup {
@@ -88,9 +90,10 @@ impl Default for Setup {
             sync_us: 500,
             lan_us: 50,
             esn: true,
-            policy: RenewPolicy::Renew,
+            policy: TakeoverPolicy::Renew,
             succession: SuccessionPolicy::default(),
             delivery: Delivery::Clear,
+            peer_sync: SyncSupport::NONE,
         }
     }
 }
@@ -153,6 +156,9 @@ impl World {
             config,
             setup,
         };
+        if world.setup.policy == TakeoverPolicy::Sync {
+            world.checks.allow_synchronisation();
+        }
         (0..world.peers.len()).for_each(|n| world.outside.attach(Attachment::Host(n)));
         (0..world.targets.len()).for_each(|n| world.inside.attach(Attachment::Host(n)));
         for id in world.config.members.clone() {
@@ -575,6 +581,7 @@ fn peer_setup(setup: &Setup, number: u8) -> PeerSetup {
         psk: PSK.to_vec(),
         seed: Random::new(!setup.seed ^ u64::from(number) << 32).seed(),
         esn: setup.esn,
+        sync: setup.peer_sync,
     }
 }
 
@@ -583,6 +590,7 @@ fn member_config(setup: &Setup) -> MemberConfig {
     connection.local_ts = vec![TrafficSelector::host(COMMON)];
     connection.remote_ts = vec![TrafficSelector::prefix(Ipv4Addr::new(10, 77, 0, 0), 16)];
     connection.esn = if setup.esn { EsnPolicy::Require } else { EsnPolicy::Never };
+    connection.policy = setup.policy;
     let mut ike = IkeConfig::new(COMMON, Identity::Ipv4(COMMON));
     ike.connections = vec![connection];
     ike.workers = setup.workers;
@@ -620,7 +628,6 @@ fn member_config(setup: &Setup) -> MemberConfig {
         workers: setup.workers,
         maglev_seed: 7,
         flow_seed: 9,
-        policy: setup.policy,
         succession: setup.succession.clone(),
     }
 }

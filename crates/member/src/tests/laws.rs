@@ -1,7 +1,6 @@
 //! The laws under everything that may go wrong.
 
 use super::*;
-use crate::RenewPolicy;
 use crate::testing::Random;
 use holdfast_packet::Side;
 
@@ -113,7 +112,7 @@ fn chaos_breaks_no_law() {
 
 #[test]
 fn nothing_replayed_passes_not_even_at_a_successor() {
-    let mut world = connected(Setup { policy: RenewPolicy::Strict, ..Setup::default() });
+    let mut world = connected(Setup { policy: TakeoverPolicy::Strict, ..Setup::default() });
     world.run_for_ms(300);
     world.replay_everything();
     world.run_for_ms(100);

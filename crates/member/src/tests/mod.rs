@@ -3,6 +3,7 @@
 mod handover;
 mod laws;
 mod operator;
+mod policies;
 mod records;
 mod scale;
 mod shapes;
@@ -13,6 +14,7 @@ mod targets;
 use crate::testing::{Peer, Setup, World};
 use crate::{MemberEvent, OperatorReply, OperatorRequest};
 use holdfast_cluster::MemberId;
+use holdfast_ike::TakeoverPolicy;
 
 /// The time after which anything that is to happen has happened.
 const PATIENCE_MS: u64 = 10_000;

@@ -1,7 +1,7 @@
 //! A takeover of many SAs.
 
 use super::*;
-use crate::{Addresses, Input, Member, MemberConfig, Output, RenewPolicy, limits};
+use crate::{Addresses, Input, Member, MemberConfig, Output, limits};
 use holdfast_cluster::{
     Command, Epoch, IkeSpi, Incarnation, Owner, State, StateChange, limits::CHANGES_MAX,
 };
@@ -51,7 +51,7 @@ fn full_disk() -> Recovered {
             let parameters = Box::new(child(number));
             [
                 StateChange::PutIkeSa { spi: ike, connection: "peers".into(), state },
-                StateChange::PutChildSa { ike, parameters },
+                StateChange::PutChildSa { ike, parameters, replaces: None },
             ]
         })
         .collect();
@@ -90,7 +90,6 @@ fn config() -> MemberConfig {
         workers: 2,
         maglev_seed: 1,
         flow_seed: 2,
-        policy: RenewPolicy::Renew,
     }
 }
 

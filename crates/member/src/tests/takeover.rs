@@ -186,6 +186,30 @@ fn a_rekey_of_the_peer_survives_the_owner() {
 }
 
 #[test]
+fn traffic_does_not_wait_for_a_peer_that_was_not_answered() {
+    // The successor knows the new Child SA and the peer does not: it is sent with the old one, until the
+    // peer has repeated its request half a second later (RFC 7296 section 2.8).
+    for after_us in (0..3_000).step_by(250) {
+        let mut world = connected(Setup { seed: after_us + 1, ..Setup::default() });
+        // Fast enough to climb over the ambiguous zone during the outage.
+        let now = world.now();
+        world.peers_mut()[0].set_traffic(now, Some(200));
+        world.run_for_ms(100);
+        let (first, now) = (owner(&world), world.now());
+        world.peers_mut()[0].rekey(now);
+        world.run_for_us(after_us);
+        world.kill(first);
+        let ms = takeover_ms(&mut world, first);
+        assert!(ms <= 80, "killed after {after_us} us: outage {ms} ms");
+        let start = world.now();
+        world.run_for_ms(3_000);
+        let silence_ms = world.peers()[0].longest_silence_ms(start, world.now());
+        assert!(silence_ms <= 20, "killed after {after_us} us: silent for {silence_ms} ms");
+        assert_lawful(&mut world);
+    }
+}
+
+#[test]
 fn a_rekey_of_the_ike_sa_survives_the_owner() {
     killed_during((0..3_000).step_by(250), |world| {
         let now = world.now();

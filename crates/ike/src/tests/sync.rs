@@ -1,0 +1,181 @@
+//! Counters brought in step after a failover (RFC 6311), both ends.
+
+use super::{assert_agreement, client, config, the_child, the_ike_sa};
+use crate::testing::{Network, Pair};
+use crate::{IkeError, Outcome, Refusal, SyncSupport, TakeoverPolicy};
+
+fn pair(seed: u64, asserted: SyncSupport) -> Pair {
+    let mut ours = config();
+    ours.connections[0].policy = TakeoverPolicy::Sync;
+    let mut theirs = client();
+    theirs.sync = asserted;
+    let mut pair = Pair::new(ours, theirs, seed);
+    assert!(pair.connect(), "seed {seed}");
+    pair.run_ms(100);
+    pair
+}
+
+fn counted_on(pair: &mut Pair) -> Vec<u64> {
+    std::iter::from_fn(|| pair.client.poll_outcome())
+        .filter_map(|outcome| match outcome {
+            Outcome::CountOn { packets, .. } => Some(packets),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Rekeys begun by either end go through: both agree on the Message IDs.
+fn assert_both_may_ask(pair: &mut Pair) {
+    let child = the_child(pair);
+    pair.gateway.rekey_child(pair.now, child).unwrap();
+    pair.run_ms(3_000);
+    assert_ne!(the_child(pair), child, "the gateway's request was answered");
+    let theirs = pair.client.children().next().unwrap().inbound_spi;
+    let now = pair.now;
+    pair.client.ike().rekey_child(now, theirs).unwrap();
+    pair.run_ms(3_000);
+    assert_ne!(pair.client.children().next().unwrap().inbound_spi, theirs);
+    assert_agreement(pair);
+}
+
+#[test]
+fn only_what_both_assert_is_negotiated() {
+    for policy in TakeoverPolicy::ALL {
+        for asserted in [SyncSupport::NONE, SyncSupport::BOTH] {
+            let mut ours = config();
+            ours.connections[0].policy = policy;
+            let mut theirs = client();
+            theirs.sync = asserted;
+            let mut pair = Pair::new(ours, theirs, 40);
+            assert!(pair.connect());
+            let expected =
+                if policy == TakeoverPolicy::Sync { asserted } else { SyncSupport::NONE };
+            assert_eq!(pair.gateway.sas().next().unwrap().sync, expected, "{policy:?}");
+            assert_eq!(pair.client.ike().sas().next().unwrap().sync, expected, "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn a_successor_has_the_peer_count_on_with_message_id_zero() {
+    let mut pair = pair(41, SyncSupport::BOTH);
+    pair.take_over();
+    let (sa, sent) = (the_ike_sa(&pair), pair.sent.len());
+    pair.gateway.synchronise(pair.now, sa, 1_000).unwrap();
+    pair.run_ms(1_000);
+    let exchange: Vec<_> = pair.sent[sent..].iter().map(|(_, d)| &d.payload[20..24]).collect();
+    assert_eq!(exchange, [[0; 4], [0; 4]], "request and response");
+    assert_eq!(counted_on(&mut pair), [1_000]);
+    let synchronised = Outcome::Synchronised { ike: sa, counters: true };
+    assert_eq!(pair.gateway.poll_outcome(), Some(synchronised));
+    assert_both_may_ask(&mut pair);
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_anew_and_a_replay_is_not_answered() {
+    let mut pair = pair(42, SyncSupport::BOTH);
+    let sa = the_ike_sa(&pair);
+    pair.gateway.synchronise(pair.now, sa, 7).unwrap();
+    let first = pair.commit_without_sending();
+    pair.run_ms(2_000);
+    let all: Vec<_> = pair.sent.iter().filter(|(ours, _)| *ours).map(|(_, d)| d.clone()).collect();
+    assert_ne!(all.last(), first.last(), "the same octets would be taken for a replay");
+    assert_eq!(counted_on(&mut pair), [7]);
+
+    let sent = pair.sent.len();
+    let now = pair.now;
+    for replayed in all.into_iter().chain(first).filter(|d| d.payload[20..24] == [0; 4]) {
+        let remote = std::net::SocketAddrV4::new(super::GATEWAY, replayed.local_port);
+        let seen = crate::Datagram { local_port: replayed.remote.port(), remote, ..replayed };
+        pair.client.handle_datagram(now, &seen);
+    }
+    pair.collect();
+    let answers = pair.sent[sent..].iter().filter(|(_, d)| d.payload[18] == 37).count();
+    assert_eq!(answers, 0, "silently dropped");
+    assert_eq!(counted_on(&mut pair), Vec::<u64>::new());
+    assert_both_may_ask(&mut pair);
+}
+
+#[test]
+fn a_late_answer_to_an_earlier_request_is_dropped() {
+    let mut pair = pair(43, SyncSupport::BOTH);
+    pair.network = Network { latency_ms: 400, ..Network::GOOD };
+    let sa = the_ike_sa(&pair);
+    pair.gateway.synchronise(pair.now, sa, 7).unwrap();
+    pair.run_ms(10_000);
+    assert!(pair.gateway.counters().refused(Refusal::UnexpectedResponse) > 0, "another nonce");
+    assert!(matches!(pair.gateway.poll_outcome(), Some(Outcome::Synchronised { .. })));
+    pair.network = Network::GOOD;
+    assert_both_may_ask(&mut pair);
+}
+
+#[test]
+fn a_second_failover_does_not_repeat_the_request() {
+    for seed in 44..54 {
+        let mut pair = pair(seed, SyncSupport::BOTH);
+        let sa = the_ike_sa(&pair);
+        let mut seen = std::collections::BTreeSet::new();
+        for round in 0..5 {
+            pair.take_over();
+            pair.gateway.synchronise(pair.now, sa, 7).unwrap();
+            if (seed + round) % 2 == 0 {
+                pair.run_ms((seed + round) * 7 % 30);
+            }
+            for datagram in pair.commit_without_sending() {
+                assert!(seen.insert(datagram.payload), "seed {seed}: sent twice");
+            }
+        }
+        pair.take_over();
+        pair.gateway.synchronise(pair.now, sa, 7).unwrap();
+        pair.run_ms(60_000);
+        assert!(!counted_on(&mut pair).is_empty());
+        assert_both_may_ask(&mut pair);
+    }
+}
+
+#[test]
+fn a_request_of_the_peer_under_way_is_made_anew() {
+    let mut pair = pair(55, SyncSupport::BOTH);
+    let (now, sa) = (pair.now, the_ike_sa(&pair));
+    let theirs = pair.client.children().next().unwrap().inbound_spi;
+    pair.client.ike().rekey_child(now, theirs).unwrap();
+    while pair.client.poll_ready().is_some() {}
+    pair.take_over();
+    pair.gateway.synchronise(pair.now, sa, 7).unwrap();
+    pair.run_ms(5_000);
+    assert_ne!(pair.client.children().next().unwrap().inbound_spi, theirs);
+    assert_both_may_ask(&mut pair);
+}
+
+#[test]
+fn numbers_alone_are_an_ordinary_request() {
+    let mut pair = pair(56, SyncSupport { message_id: false, replay_counter: true });
+    let sa = the_ike_sa(&pair);
+    pair.gateway.synchronise(pair.now, sa, 9).unwrap();
+    pair.run_ms(500);
+    pair.gateway.synchronise(pair.now, sa, 10).unwrap();
+    pair.run_ms(500);
+    assert_eq!(counted_on(&mut pair), [9, 10]);
+    assert_both_may_ask(&mut pair);
+}
+
+#[test]
+fn message_ids_alone_are_synchronised_and_the_caller_told_to_renew() {
+    let mut pair = pair(57, SyncSupport { message_id: true, replay_counter: false });
+    let sa = the_ike_sa(&pair);
+    assert_eq!(pair.gateway.synchronise(pair.now, sa, 9), Err(IkeError::CannotSync(sa)));
+    pair.run_ms(500);
+    let synchronised = Outcome::Synchronised { ike: sa, counters: false };
+    assert_eq!(pair.gateway.poll_outcome(), Some(synchronised));
+    assert_eq!(counted_on(&mut pair), Vec::<u64>::new());
+    assert_both_may_ask(&mut pair);
+}
+
+#[test]
+fn a_peer_without_the_extension_is_not_asked() {
+    let mut pair = pair(58, SyncSupport::NONE);
+    let (sa, sent) = (the_ike_sa(&pair), pair.sent.len());
+    assert_eq!(pair.gateway.synchronise(pair.now, sa, 9), Err(IkeError::CannotSync(sa)));
+    pair.run_ms(500);
+    assert_eq!(pair.sent.len(), sent);
+}
