@@ -212,6 +212,7 @@ fn every_target_follows_a_takeover_and_takes_marked_packets_only() {
     assert!(second != first && later > epoch, "epoch {later} of member {second}");
     assert_eq!(scene.stations(), BTreeSet::from([pinned_to(second)]));
     members_see_acknowledgements(&scene, second, later);
+    tell_how_long_it_took(&scene, second);
 
     let log = download.finish().expect("the download ends");
     if log.failure.is_some() {
@@ -323,6 +324,16 @@ fn members_see_acknowledgements(scene: &Scene, owner: u8, epoch: u64) {
     wait_for("the owner to show every acknowledgement", || {
         list()["targets"].as_array().is_some_and(|all| all.iter().all(acknowledged))
     });
+}
+
+/// Prints when the new owner took the address and when each target had followed; a busy machine may
+/// take its time.
+fn tell_how_long_it_took(scene: &Scene, owner: u8) {
+    let log = std::fs::read_to_string(scene.cluster.log(owner)).expect("a log");
+    let told = ["ownership_taken", "target_acknowledged"];
+    for line in log.lines().filter(|line| told.iter().any(|event| line.contains(event))) {
+        println!("{line}");
+    }
 }
 
 /// What a tunnel would have brought, straight from the inside network: not to the service.

@@ -87,6 +87,33 @@ fn targets_that_run_holdfast_target_need_a_place_to_come_to() {
 }
 
 #[test]
+fn a_target_on_a_members_host_is_marked_and_has_a_way_to_it() {
+    let local = "[local]\ndevice = \"net_af_packet2,iface=hf1\"\ninterface = \"hf0\"\n";
+    let with = |target: &str, local: &str| {
+        let text = example().replacen("delivery = \"clear\"", target, 1);
+        let text = text.replacen("[dpdk]", &format!("{local}\n[dpdk]"), 1);
+        match Config::parse(&text, Path::new("/etc/holdfast")) {
+            Ok(config) => Ok((config.local, config.targets[0].member)),
+            Err(problems) => Err(problems.iter().map(ToString::to_string).collect::<String>()),
+        }
+    };
+    let (own, other) = ("delivery = \"marked\"\nmember = 1", "delivery = \"marked\"\nmember = 2");
+    let (found, member) = with(own, local).unwrap();
+    assert_eq!((found.unwrap().interface, member), ("hf0".to_owned(), Some(1)));
+    assert_eq!(with(other, "").unwrap(), (None, Some(2)), "on another member's host");
+    for (target, local, expected) in [
+        (own, "", "there is no way to it; add [local]"),
+        (other, local, "[local] leads to a target on this host, but none is"),
+        ("member = 2", "", "takes clear packets; set delivery = \"marked\""),
+        ("delivery = \"marked\"\nmember = 9", "", "there is no member 9"),
+        (own, &local.replace("hf0", "hf0; rm"), "is not a device such as"),
+    ] {
+        let problems = with(target, local).unwrap_err();
+        assert!(problems.contains(expected), "{expected}: {problems}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_key() {
     let line_of =
         |needle: &str| 1 + example().lines().position(|line| line.contains(needle)).unwrap();
