@@ -4,7 +4,10 @@ use crate::command::{Command, Direction, GrantItem, StateChange};
 use crate::records::{ChildRecord, Hold, HoldKind, IkeRecord, RecordName, Standing};
 use crate::settlement::{SettleItem, Settled, Settlement};
 use crate::state::State;
-use crate::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId, limits, numbers, wire};
+use crate::{
+    Epoch, IkeSpi, Incarnation, MemberCommand, MemberId, Membership, Owner, TargetId, limits,
+    numbers, wire,
+};
 use holdfast_crypto::SecretBytes;
 use holdfast_crypto::aead::AeadAlgorithm;
 use holdfast_ipsec::{
@@ -80,6 +83,7 @@ impl State {
             draining: self.draining().map(|target| target.0).collect(),
             mark_secret: self.mark_secret().map(secret_to_wire),
             settlement: settlement_to_wire(self.settlement),
+            membership: self.membership.to_wire(),
         };
         Zeroizing::new(message.encode_to_vec())
     }
@@ -99,6 +103,7 @@ impl State {
             epoch: Epoch(0),
         });
         let mut state = Self::assemble(message.applied, owner);
+        state.membership = Membership::from_wire(message.membership.take());
         state.settlement = settlement_from_wire(message.settlement)?;
         for ike in std::mem::take(&mut message.ike_sas) {
             let (spi, record) = ike_from_wire(ike, unsaid)?;
@@ -142,6 +147,7 @@ fn check_version(found: u32) -> Result<(), CodecError> {
 fn body_to_wire(command: &Command) -> wire::Body {
     match command {
         Command::Noop => wire::Body::Noop(wire::Noop {}),
+        Command::Members(members) => wire::Body::Members(members.to_wire()),
         Command::TakeOwnership { owner } => wire::Body::TakeOwnership(owner_to_wire(*owner)),
         Command::Ike { owner, changes } => wire::Body::Ike(wire::Ike {
             owner: Some(owner_to_wire(*owner)),
@@ -186,6 +192,7 @@ fn body_to_wire(command: &Command) -> wire::Body {
 fn body_from_wire(body: wire::Body) -> Result<Command, CodecError> {
     Ok(match body {
         wire::Body::Noop(_) => Command::Noop,
+        wire::Body::Members(members) => Command::Members(MemberCommand::from_wire(members)?),
         wire::Body::TakeOwnership(owner) => {
             Command::TakeOwnership { owner: owner_from_wire(&owner) }
         }

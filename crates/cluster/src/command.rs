@@ -1,7 +1,7 @@
 //! What members agree upon: the entries of the replicated log.
 
-use crate::settlement::SettleItem;
 use crate::{Hold, IkeSpi, Owner, RecordName, TargetId};
+use crate::{MemberCommand, settlement::SettleItem};
 use holdfast_crypto::SecretBytes;
 use holdfast_ipsec::{ChildSaParameters, Spi};
 
@@ -10,6 +10,8 @@ use holdfast_ipsec::{ChildSaParameters, Spi};
 pub enum Command {
     /// Changes nothing; a new leader's first entry.
     Noop,
+    /// Something about members.
+    Members(MemberCommand),
     /// A leader takes the common address. Everything granted before is spent and every Child SA
     /// gets a fresh outbound range and a fresh inbound horizon in this very entry.
     TakeOwnership {
@@ -143,6 +145,16 @@ pub struct GrantItem {
 }
 
 impl Command {
+    /// What every member must be able to read before this may be written.
+    #[must_use]
+    pub fn level(&self) -> u32 {
+        match self {
+            Self::Members(MemberCommand::RaiseLevel(_)) | Self::Noop => crate::level::FIRST,
+            Self::Members(_) => crate::level::MEMBERSHIP,
+            _ => crate::level::FIRST,
+        }
+    }
+
     /// The owner the command was made by, where it has one.
     #[must_use]
     pub fn owner(&self) -> Option<Owner> {
@@ -154,7 +166,7 @@ impl Command {
             | Self::Grant { owner, .. }
             | Self::SetMarkSecret { owner, .. }
             | Self::Settle { owner, .. } => Some(*owner),
-            Self::Noop | Self::SetTarget { .. } => None,
+            Self::Noop | Self::SetTarget { .. } | Self::Members(_) => None,
         }
     }
 }

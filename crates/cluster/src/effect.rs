@@ -1,7 +1,7 @@
 //! What applying a command changed, for those who carry it out; and why it changed nothing.
 
 use crate::settlement::Settlement;
-use crate::{Direction, Hold, IkeSpi, Owner, RecordName, TargetId, limits};
+use crate::{Direction, Hold, IkeSpi, MemberId, Owner, RecordName, TargetId, limits};
 use holdfast_ipsec::{SequenceRange, Spi};
 
 /// One consequence of an applied command.
@@ -69,6 +69,8 @@ pub enum Effect {
     MarkSecretSet,
     /// The owner has stopped for good; the argument tells whether the next takeover is exact.
     Settled(Settlement),
+    /// Members, their addresses, or who votes changed: read it from [`crate::State::membership`].
+    MembersChanged,
     /// The command, or one item of it, was refused. Every replica refuses it alike.
     Refused(Refusal),
 }
@@ -105,6 +107,33 @@ pub enum Refusal {
         /// Under whom it stands.
         stands: Owner,
     },
+    /// The members of the configuration file are not in the log yet.
+    #[error("the members are not recorded yet: each must have run a release that knows how")]
+    MembersNotRecorded,
+    /// Members are changed one at a time.
+    #[error("another change of the members is under way")]
+    MemberChangeUnderWay,
+    /// There is nothing to cancel.
+    #[error("no change of the members is under way")]
+    NoMemberChange,
+    /// The old and the new majority are being asked.
+    #[error("the change of the members is too far to be cancelled")]
+    TooLateToCancel,
+    /// Whoever has this id now may have forgotten what it acknowledged before.
+    #[error("id {0} was used before; give the member a new one")]
+    MemberRetired(MemberId),
+    /// There is such a member.
+    #[error("member {0} is there already")]
+    MemberExists(MemberId),
+    /// There is no such member.
+    #[error("there is no member {0}")]
+    NoSuchMember(MemberId),
+    /// Nobody could own the common address.
+    #[error("member {0} is the last one that can own the common address")]
+    LastFullMember(MemberId),
+    /// More members than [`limits::MEMBERS_MAX`], or more removals than are remembered.
+    #[error("no further member: at most {}", limits::MEMBERS_MAX)]
+    TooManyMembers,
     /// No such IKE SA.
     #[error("no IKE SA {0}")]
     UnknownIkeSa(IkeSpi),

@@ -35,6 +35,15 @@ pub const SETTLE_ITEMS_MAX: usize = 1_024;
 /// Targets that can be draining. More than a Maglev table distributes over sensibly.
 pub const DRAINING_TARGETS_MAX: usize = 4_096;
 
+/// Voters of one cluster: Raft gains nothing from more.
+pub const MEMBERS_MAX: usize = 7;
+
+/// Ids that were removed and may not come back: a member replaced every day for eleven years.
+pub const RETIRED_MEMBERS_MAX: usize = 4_096;
+
+/// Bytes of a member's address: an IPv6 address with scope and port has fewer.
+pub const MEMBER_ADDRESS_BYTES_MAX: usize = 255;
+
 /// Bytes of one encoded command: one log entry, one message, one write.
 pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
 

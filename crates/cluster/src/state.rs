@@ -4,7 +4,7 @@ use crate::command::{Command, Direction, GrantItem, StateChange};
 use crate::effect::{Effect, Refusal};
 use crate::records::{ChildRecord, Hold, IkeRecord, Readiness, RecordName, Standing};
 use crate::settlement::Settlement;
-use crate::{IkeSpi, Owner, TargetId, limits, numbers};
+use crate::{IkeSpi, Membership, Owner, TargetId, limits, numbers};
 use holdfast_crypto::SecretBytes;
 use holdfast_ipsec::{ChildSaParameters, SequenceRange, Spi};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,7 @@ pub struct State {
     mark_secret: Option<SecretBytes>,
     /// Whether the present owner has stopped.
     pub(crate) settlement: Settlement,
+    pub(crate) membership: Membership,
     /// Records that stand under the present owner; all others are inherited.
     standing: usize,
     /// Records with a hold, derived from their standings.
@@ -48,12 +49,12 @@ impl State {
     /// Deterministic: no clock, no randomness, no member-local knowledge. An index at or below
     /// [`Self::applied`] changes nothing, so nothing is granted twice.
     pub fn apply(&mut self, index: u64, command: &Command) -> Vec<Effect> {
-        if index <= self.applied {
+        if !self.advance_applied(index) {
             return Vec::new();
         }
-        self.applied = index;
         let outcome = match command {
             Command::Noop => Ok(Vec::new()),
+            Command::Members(command) => self.change_members(index, command),
             Command::TakeOwnership { owner } => self.take_ownership(*owner),
             Command::Ike { owner, changes } => {
                 self.served_by(*owner).and_then(|()| self.change_all(*owner, changes))
@@ -76,6 +77,23 @@ impl State {
             }
         };
         outcome.unwrap_or_else(|refusal| vec![Effect::Refused(refusal)])
+    }
+
+    /// Whether the entry at `index` is new; if so, it counts as applied.
+    pub(crate) fn advance_applied(&mut self, index: u64) -> bool {
+        let new = index > self.applied;
+        self.applied = self.applied.max(index);
+        new
+    }
+
+    /// Forgets every SA with its keys.
+    pub(crate) fn drop_all_sas(&mut self) {
+        for spi in self.children.keys().copied().collect::<Vec<_>>() {
+            self.set_child(spi, None);
+        }
+        for spi in self.ike_sas.keys().copied().collect::<Vec<_>>() {
+            self.set_ike(spi, None);
+        }
     }
 
     fn owned_by(&self, claimed: Owner) -> Result<(), Refusal> {

@@ -33,12 +33,14 @@ impl std::fmt::Debug for Secret {
 pub(crate) struct Command {
     #[prost(uint32, tag = "1")]
     pub(crate) version_major: u32,
-    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 20, 40, 41, 60")]
+    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 20, 40, 41, 50, 60")]
     pub(crate) body: Option<Body>,
 }
 
 #[derive(Clone, PartialEq, Eq, Oneof)]
 pub(crate) enum Body {
+    #[prost(message, tag = "50")]
+    Members(Members),
     #[prost(message, tag = "2")]
     Noop(Noop),
     #[prost(message, tag = "3")]
@@ -274,6 +276,9 @@ pub(crate) struct Snapshot {
     /// 0 open, 1 begun, 2 complete, 3 void.
     #[prost(uint32, tag = "20")]
     pub(crate) settlement: u32,
+    /// Absent until the log said anything about members.
+    #[prost(message, optional, tag = "50")]
+    pub(crate) membership: Option<Membership>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -349,4 +354,86 @@ pub(crate) struct Standing {
     pub(crate) owner: Option<Owner>,
     #[prost(message, optional, tag = "2")]
     pub(crate) hold: Option<Hold>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Members {
+    #[prost(oneof = "MembersBody", tags = "1, 2, 3, 4")]
+    pub(crate) body: Option<MembersBody>,
+}
+
+#[derive(Clone, PartialEq, Eq, Oneof)]
+pub(crate) enum MembersBody {
+    #[prost(uint32, tag = "1")]
+    RaiseLevel(u32),
+    #[prost(message, tag = "2")]
+    Record(MemberRecords),
+    #[prost(message, tag = "3")]
+    Begin(BeginMemberChange),
+    #[prost(message, tag = "4")]
+    Cancel(Noop),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct MemberRecords {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) members: Vec<MemberRecord>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct MemberRecord {
+    #[prost(uint64, tag = "1")]
+    pub(crate) id: u64,
+    #[prost(string, tag = "2")]
+    pub(crate) address: String,
+    #[prost(bool, tag = "3")]
+    pub(crate) witness: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct BeginMemberChange {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) add: Option<MemberRecord>,
+    #[prost(uint64, optional, tag = "2")]
+    pub(crate) remove: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Membership {
+    #[prost(uint32, tag = "1")]
+    pub(crate) level: u32,
+    #[prost(uint64, tag = "2")]
+    pub(crate) generation: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) configuration: Option<Configuration>,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) records: Vec<MemberRecord>,
+    #[prost(uint64, repeated, tag = "5")]
+    pub(crate) retired: Vec<u64>,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) change: Option<MemberChange>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Configuration {
+    #[prost(uint64, repeated, tag = "1")]
+    pub(crate) voters: Vec<u64>,
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) outgoing: Vec<u64>,
+    #[prost(uint64, repeated, tag = "3")]
+    pub(crate) learners: Vec<u64>,
+    #[prost(uint64, repeated, tag = "4")]
+    pub(crate) learners_next: Vec<u64>,
+    #[prost(bool, tag = "5")]
+    pub(crate) auto_leave: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct MemberChange {
+    #[prost(uint64, tag = "1")]
+    pub(crate) begun: u64,
+    #[prost(uint64, optional, tag = "2")]
+    pub(crate) add: Option<u64>,
+    #[prost(uint64, optional, tag = "3")]
+    pub(crate) remove: Option<u64>,
 }

@@ -180,5 +180,14 @@ fn refusal_name(refusal: &Refusal) -> &'static str {
         Refusal::TooManyChildSas => "too_many_child_sas",
         Refusal::TooManyTargets => "too_many_targets",
         Refusal::TooLarge(_) => "too_large",
+        Refusal::MembersNotRecorded => "members_not_recorded",
+        Refusal::MemberChangeUnderWay => "member_change_under_way",
+        Refusal::NoMemberChange => "no_member_change",
+        Refusal::TooLateToCancel => "too_late_to_cancel",
+        Refusal::MemberRetired(_) => "member_retired",
+        Refusal::MemberExists(_) => "member_exists",
+        Refusal::NoSuchMember(_) => "no_such_member",
+        Refusal::LastFullMember(_) => "last_full_member",
+        Refusal::TooManyMembers => "too_many_members",
     }
 }

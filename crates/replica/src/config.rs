@@ -2,7 +2,7 @@
 
 use crate::{MEMBERS_MAX, Timing, TimingError};
 use holdfast_cluster::{CodecError, Incarnation, MemberId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of entries in one append message; also keeps a message within one transport frame.
 const APPEND_BYTES_MAX: u64 = 1024 * 1024;
@@ -44,6 +44,11 @@ pub struct Config {
     /// Those of them that vote and never own: last to campaign, and when one of them is elected
     /// for its longer log it hands over at once. Equal everywhere.
     pub witnesses: BTreeSet<MemberId>,
+    /// Where members listen for each other, as far as the configuration says; opaque here.
+    pub addresses: BTreeMap<MemberId, String>,
+    /// Whether this member was added to a running cluster: with nothing stored it votes for
+    /// nobody and is nobody until the leader's snapshot says who the members are.
+    pub join: bool,
     /// The release of the program, as it is told to the others.
     pub release: String,
     /// Equal everywhere.
@@ -67,6 +72,8 @@ impl Config {
             id,
             members,
             witnesses: BTreeSet::new(),
+            addresses: BTreeMap::new(),
+            join: false,
             release: String::new(),
             timing,
             incarnation,
@@ -115,6 +122,26 @@ pub enum ReplicaError {
         /// What is wrong with it.
         error: CodecError,
     },
+    /// This member was taken out of the cluster.
+    #[error("member {0} was removed from the cluster; its id is not used again")]
+    Removed(MemberId),
+    /// The files of the members disagree.
+    #[error(
+        "the cluster was begun with members {recorded:?}, but this member is configured with \
+         {configured:?}; make the list of members equal"
+    )]
+    OtherMembers {
+        /// What the log says.
+        recorded: Vec<u64>,
+        /// What the file says.
+        configured: Vec<u64>,
+    },
+    /// A member that joins with an empty disk has voted before.
+    #[error(
+        "member {0} joins with an empty log, but it has voted before and may have forgotten what \
+         it acknowledged; add it under an id never used before"
+    )]
+    VotedBefore(MemberId),
     /// Raft refused its configuration.
     #[error("raft: {0}")]
     Raft(String),
@@ -138,6 +165,17 @@ pub enum ProposeError {
     /// The command does not fit into an entry.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// Some member runs a release that could not read it.
+    #[error(
+        "every member must run a release of level {needed} first; the cluster is at level \
+         {cluster} (`holdfast cluster status` shows every member's release)"
+    )]
+    Level {
+        /// What the command needs.
+        needed: u32,
+        /// What all members are known to read.
+        cluster: u32,
+    },
     /// The replica stopped after an error.
     #[error("halted")]
     Halted,

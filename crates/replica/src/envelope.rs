@@ -50,9 +50,15 @@ pub enum MessageError {
         /// The receiver it names.
         to: u64,
     },
-    /// The sender is not one of the configured members.
-    #[error("member {0} is not configured here")]
+    /// The sender is this member, or nobody.
+    #[error("member {0} cannot be another member")]
     Stranger(MemberId),
+    /// The sender was removed from the cluster.
+    #[error(
+        "member {0} was removed from the cluster, or was left behind by force-quorum; empty its \
+         data directory and add it under a new id"
+    )]
+    Retired(MemberId),
     /// A kind of message that members do not send each other.
     #[error("unexpected kind of message")]
     Kind,
@@ -70,6 +76,9 @@ pub(crate) struct Note {
     /// What it can read and write: [`holdfast_cluster::level`].
     #[prost(uint32, tag = "51")]
     pub(crate) level: u32,
+    /// Where it listens for the others.
+    #[prost(string, tag = "52")]
+    pub(crate) address: String,
 }
 
 impl Note {
@@ -185,7 +194,7 @@ mod tests {
             sent: Nanos(123),
             echo: Some(Nanos(0)),
             promise_ns: 25_000_000,
-            note: Some(Note { release: "1.2".to_owned(), level: 7 }),
+            note: Some(Note { release: "1.2".to_owned(), level: 7, address: "a:1".to_owned() }),
             message,
         }
     }

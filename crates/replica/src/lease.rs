@@ -12,8 +12,12 @@
 //!                                                            votes for nobody until p + D
 //!   lease end candidate <---- response(T, echo s, D) -------
 //!     s + 0.99 D
-//!   lease end = the quorum-th latest candidate, L's own being now + 0.99 D
+//!   lease end = the latest moment that candidates of a quorum reach, L's own being now + 0.99 D
 //! ```
+//!
+//! A quorum is a majority of the voters; while the configuration is joint, a majority of the old
+//! voters and one of the new ones. L counts by the configuration it has *applied*, like raft-rs
+//! when it commits and elects. Learners give the promise like everybody and are not counted.
 //!
 //! `D` is [`Timing::promise_ns`](crate::Timing::promise_ns), the election timeout less one tick.
 //! F keeps the promise in two ways: raft-rs ignores votes for an election timeout after a message
@@ -42,6 +46,37 @@
 //!    term T again, however the transfer ends: a copy of the message may arrive at any later
 //!    time. It makes its receiver campaign for T + 1 only; whoever holds a lease of term T + 1 or
 //!    later rests on a quorum that is in that term already and does not grant it.
+//!
+//! # Proof for changing members
+//!
+//! The proof above needs one thing of the two quorums: a member F in both. With configurations
+//! C1, C2, ... (each the result of one entry of Raft's log: joint, then the new one alone, and so
+//! on) any quorum of a configuration meets any quorum of the next one: a joint one contains a
+//! majority of either neighbour. What is left are L and the candidate being two or more steps
+//! apart. A leader proposes a change only after it applied the one before (`members`, raft-rs'
+//! `pending_conf_index`), so a log that holds entry j knows that entry j-1 is committed, and
+//! raft-rs does not campaign before it applied what it knows to be committed. A crash could tear
+//! that knowledge off the disk; it is put back from the log itself at the start.
+//!
+//! 1. *The candidate is behind*: it acts by Ci and L applied Cj, j >= i+2. Entry i+2 is committed
+//!    by a quorum of C(i+1), which meets the candidate's quorum of Ci in a member that has the
+//!    entry and votes only for logs that have it. Then the candidate's log holds entry i+2, it
+//!    knows that i+1 is committed, and acts at least by C(i+1): a contradiction.
+//! 2. *The candidate is ahead*: the lease was counted by Ci at a moment m of L, so it ends before
+//!    m + 0.99 D, and the candidate acts by Cj, j >= i+2. Entry j was proposed after C(j-1) was
+//!    applied, in term T by L itself and so after m. (By a leader of a later term it cannot have
+//!    been: take for T' the first term after T that got a leader.) It is committed by a quorum of
+//!    C(j-1), which meets the candidate's quorum of Cj in a member F. F acknowledged the entry
+//!    in a message of L sent after m, stepped it, and so promised until at least m + D: it votes
+//!    for nobody before the lease is over, and it had not voted for T' before (1. above).
+//!
+//! So the lease end may stay what it was when the configuration changes under it. A member that
+//! joins starts with a quarantine like any other, and votes for nobody before the leader's
+//! snapshot made it a learner; if that snapshot says that it votes already, its id belonged to
+//! somebody whose promises it cannot know, and it halts. A leader that is to leave hands
+//! leadership over first, so L is always a voter of the configuration it counts by.
+//!
+//! The operator's `force_quorum` is outside of this proof: it makes a quorum of one by decree.
 //!
 //! What must hold around it: `now` is read after the message was received and never goes back;
 //! the clock does not stop while the machine sleeps; whoever uses the lease compares it with the

@@ -28,6 +28,9 @@
 //! * At no instant do two members hold a lease: [`lease`] has the proof.
 //! * A follower's acknowledgement leaves only when what it acknowledges is stored: [`ready`].
 //! * Only the leader proposes; nothing is forwarded, so nothing is proposed twice.
+//! * Members change one at a time, by joint consensus, learner first: `members` has the steps;
+//!   [`Output::Peers`] says whom to connect to.
+//! * What members tell of themselves and what that allows to be written: `cluster`'s `level`.
 //! * Bounded: members, bytes in flight, bytes uncommitted, overdue ticks, length of the log.
 //! * raft-rs panics when its invariants break (a disk that lost synced data, a bug). The one case
 //!   that can be foreseen ends in [`Output::Halted`]; a panic must end the process.
@@ -37,7 +40,9 @@
 
 mod config;
 mod envelope;
+mod force;
 pub mod lease;
+mod members;
 mod output;
 pub mod ready;
 mod replica;
@@ -51,8 +56,10 @@ pub mod wal;
 
 pub use config::{Compaction, Config, ProposeError, ReplicaError, TransferError};
 pub use envelope::{ENVELOPE_BYTES_MAX, MessageError};
+pub use force::force_quorum;
 pub use output::{
-    Checkpoint, HardState, Lane, LogEntry, Output, Recovered, Role, SnapshotImage, WriteBatch,
+    Checkpoint, EntryKind, HardState, Lane, LogEntry, Output, Recovered, Role, SnapshotImage,
+    WriteBatch,
 };
 pub use replica::{MemberProgress, ProposalId, Replica, Status};
 pub use timing::{Timing, TimingError};

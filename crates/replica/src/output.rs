@@ -4,6 +4,7 @@ use crate::ReplicaError;
 use bytes::Bytes;
 use holdfast_cluster::{Command, Effect, MemberId};
 use holdfast_packet::Nanos;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -50,6 +51,14 @@ pub enum Output {
     ///
     /// To be made known to the workers before any later output is carried out.
     LeaseUntil(Option<Nanos>),
+    /// Where the others are now: connect to these, and to nobody else. An address is what the
+    /// configuration, the log, or the member itself says.
+    Peers {
+        /// Every other member with its address.
+        peers: BTreeMap<MemberId, String>,
+        /// Ids to be refused by name: they were removed.
+        retired: BTreeSet<MemberId>,
+    },
     /// The replica cannot go on and does nothing any more: end the process.
     Halted(ReplicaError),
 }
@@ -70,6 +79,7 @@ impl fmt::Debug for Output {
                 write!(f, "RoleChanged({role:?} in {term}, leader {leader:?})")
             }
             Self::LeaseUntil(until) => write!(f, "LeaseUntil({until:?})"),
+            Self::Peers { peers, retired } => write!(f, "Peers({peers:?}, without {retired:?})"),
             Self::Halted(error) => write!(f, "Halted({error})"),
         }
     }
@@ -108,6 +118,16 @@ pub struct HardState {
     pub commit: u64,
 }
 
+/// What an entry is to Raft.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A command, or nothing.
+    #[default]
+    Command,
+    /// A change of who votes (Raft's `ConfChangeV2`).
+    Configuration,
+}
+
 /// One entry of the log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LogEntry {
@@ -115,6 +135,8 @@ pub struct LogEntry {
     pub term: u64,
     /// Its place.
     pub index: u64,
+    /// What it is to Raft.
+    pub kind: EntryKind,
     /// An encoded command, or nothing. Contains keys.
     pub data: Bytes,
 }

@@ -14,12 +14,12 @@
 
 use crate::envelope::{Envelope, lane_of};
 use crate::output::{Checkpoint, LogEntry, Output, SnapshotImage, WriteBatch};
-use crate::store::{LogStore, entry_from_raft};
+use crate::store::{LogStore, configuration_from_raft, entry_from_raft};
 use crate::{Replica, ReplicaError};
 use holdfast_cluster::{Command, MemberId, State};
 use holdfast_packet::Nanos;
 use raft::Ready;
-use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use std::collections::VecDeque;
 
 /// Batches handed out and not reported stored.
@@ -160,6 +160,14 @@ impl Replica {
             }
         }
         self.node.mut_store().install(snapshot.clone());
+        let configuration = configuration_from_raft(snapshot.get_metadata().get_conf_state());
+        if self.is_blank() && configuration.is_voter(self.config.id) {
+            self.halt(ReplicaError::VotedBefore(self.config.id));
+            return Err(());
+        }
+        self.configuration = configuration;
+        self.snapshot_has_members = self.state.membership().configuration().is_some();
+        self.peers_due = true;
         self.outputs.push_back(Output::StateReplaced { index });
         Ok(())
     }
@@ -176,6 +184,12 @@ impl Replica {
 
     fn apply(&mut self, entry: &Entry) -> Result<(), ()> {
         let (index, term) = (entry.index, entry.term);
+        if entry.get_entry_type() != EntryType::EntryNormal {
+            let effects = self.apply_configuration(entry);
+            let command = Command::Noop;
+            self.outputs.push_back(Output::Applied { index, term, command, effects });
+            return self.still_a_member();
+        }
         let command = if entry.data.is_empty() {
             Command::Noop
         } else {
@@ -189,8 +203,9 @@ impl Replica {
             }
         };
         let effects = self.state.apply(index, &command);
+        let members = matches!(command, Command::Members(_));
         self.outputs.push_back(Output::Applied { index, term, command, effects });
-        Ok(())
+        if members { self.members_applied() } else { Ok(()) }
     }
 
     /// Batches up to `number` are stored.
@@ -242,18 +257,27 @@ impl Replica {
 
     /// Cuts the log once enough of it is applied.
     pub(crate) fn compact_if_due(&mut self) {
+        if self.writes.snapshot_pending() {
+            return;
+        }
         let due = {
             let (store, rule) = (self.node.store(), self.config.compaction);
             let entries = self.state.applied().saturating_sub(store.snapshot_index());
-            entries > 0 && (entries >= rule.entries || store.bytes_since_snapshot() >= rule.bytes)
+            let wanted = store.take_snapshot_wanted();
+            // From then on the configuration file does not say any more who votes.
+            let recorded = self.state.membership().configuration().is_some();
+            let undurable = recorded && !self.snapshot_has_members;
+            let long = entries >= rule.entries || store.bytes_since_snapshot() >= rule.bytes;
+            entries > 0 && (long || wanted || undurable)
         };
-        if !due || self.writes.snapshot_pending() {
+        if !due {
             return;
         }
         let index = self.state.applied();
         let Some(term) = self.node.store().term_of(index) else { return };
         let image = SnapshotImage { index, term, data: self.state.snapshot() };
         let rule = self.config.compaction;
+        self.snapshot_has_members = self.state.membership().configuration().is_some();
         let store = self.node.mut_store();
         store.compact(&image, rule.retained_entries, rule.bytes);
         let checkpoint = Checkpoint {

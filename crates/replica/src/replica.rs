@@ -5,12 +5,12 @@ use crate::config::{
 };
 use crate::envelope::{Envelope, MessageError, Note, lane_of};
 use crate::lease::{Lease, Promise};
-use crate::output::{Output, Recovered, Role};
+use crate::output::{EntryKind, LogEntry, Output, Recovered, Role};
 use crate::ready::Writes;
-use crate::store::LogStore;
+use crate::store::{LogStore, configuration_to_raft};
 use holdfast_cluster::{Command, Configuration, Epoch, MemberId, Owner, State, level};
 use holdfast_packet::Nanos;
-use raft::eraftpb::{ConfState, EntryType, Message, MessageType};
+use raft::eraftpb::{EntryType, Message, MessageType};
 use raft::{CAMPAIGN_TRANSFER, ProgressState, RawNode, SnapshotStatus, StateRole};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -42,6 +42,8 @@ pub struct MemberProgress {
     pub active: bool,
     /// Whether it votes and never owns.
     pub witness: bool,
+    /// Whether its vote counts: a learner's does not yet.
+    pub voter: bool,
 }
 
 /// A picture for the operator.
@@ -77,7 +79,13 @@ pub struct Replica {
     pub(crate) snapshots_sent: BTreeMap<MemberId, Nanos>,
     pub(crate) configuration: Configuration,
     /// What the others told of themselves.
-    notes: BTreeMap<MemberId, Note>,
+    pub(crate) notes: BTreeMap<MemberId, Note>,
+    /// Members or addresses changed since they were last put out.
+    pub(crate) peers_due: bool,
+    /// Term and index of what this leader proposed last by itself.
+    pub(crate) tending: Option<(u64, u64)>,
+    /// Whether the snapshot says who the members are.
+    pub(crate) snapshot_has_members: bool,
     next_tick: Nanos,
     quarantine_until: Nanos,
     announced_role: (Role, u64, Option<MemberId>),
@@ -108,7 +116,7 @@ impl Replica {
         config.timing.check()?;
         config.members.sort_unstable();
         check_members(&config)?;
-        let (store, state) = open_store(&config, &recovered)?;
+        let (store, state, configuration) = open_store(&config, &recovered)?;
         let raft_config = raft_config(&config, state.applied());
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&raft_config, store, &logger)
@@ -117,7 +125,10 @@ impl Replica {
         let term = node.raft.term;
         let mut replica = Self {
             lease: Lease::none(),
-            configuration: Configuration::of_voters(config.members.iter().copied()),
+            peers_due: true,
+            tending: None,
+            snapshot_has_members: state.membership().configuration().is_some(),
+            configuration,
             notes: BTreeMap::new(),
             promise: Promise::at_boot(quarantine_until),
             next_tick: quarantine_until.plus_ns(config.timing.tick_ns()),
@@ -162,7 +173,7 @@ impl Replica {
         let (sent, term) = (envelope.sent, envelope.term);
         let echo = envelope.echo.map(|echo| (echo, envelope.promise_ns));
         if let Some(note) = envelope.note {
-            self.notes.insert(from, note);
+            self.note_of(from, note);
         }
         // The errors raft-rs has for a stepped message all mean that it ignored it.
         let _ignored = self.node.step(envelope.message);
@@ -182,8 +193,11 @@ impl Replica {
 
     fn check_message(&self, from: MemberId, envelope: Envelope) -> Result<Envelope, MessageError> {
         let message = &envelope.message;
-        if self.config.members.binary_search(&from).is_err() || from == self.config.id {
+        if from == self.config.id || from.0 == raft::INVALID_ID {
             return Err(MessageError::Stranger(from));
+        }
+        if self.state.membership().is_retired(from) {
+            return Err(MessageError::Retired(from));
         }
         if envelope.from != from
             || message.from != from.0
@@ -193,9 +207,9 @@ impl Replica {
         {
             return Err(MessageError::Misdirected { from: message.from, to: message.to });
         }
-        let normal =
-            |entry: &raft::eraftpb::Entry| entry.get_entry_type() == EntryType::EntryNormal;
-        if lane_of(message.get_msg_type()).is_none() || !message.entries.iter().all(normal) {
+        let known =
+            |entry: &raft::eraftpb::Entry| entry.get_entry_type() != EntryType::EntryConfChange;
+        if lane_of(message.get_msg_type()).is_none() || !message.entries.iter().all(known) {
             return Err(MessageError::Kind);
         }
         Ok(envelope)
@@ -206,14 +220,20 @@ impl Replica {
         match message.get_msg_type() {
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
                 let transfer = message.context == CAMPAIGN_TRANSFER;
+                // Who joins and knows nothing may have been somebody who promised something.
+                if self.is_blank() {
+                    return true;
+                }
                 let bound =
                     if transfer { now < self.quarantine_until } else { self.promise.binds(now) };
                 bound || self.writes.snapshot_pending()
             }
             // raft-rs would campaign from a log whose beginning is not on disk yet, and panic.
             MessageType::MsgTimeoutNow => {
-                now < self.quarantine_until || self.writes.snapshot_pending()
+                now < self.quarantine_until || self.writes.snapshot_pending() || self.is_blank()
             }
+            // The log from its very beginning, for somebody who must begin with a snapshot.
+            MessageType::MsgAppend => self.is_blank() && message.index == 0,
             _ => false,
         }
     }
@@ -297,6 +317,10 @@ impl Replica {
         if command.owner().is_some_and(|owner| owner != self.owner_claim()) {
             return Err(ProposeError::OtherOwner);
         }
+        let (needed, cluster) = (command.level(), self.state.membership().level());
+        if needed > cluster {
+            return Err(ProposeError::Level { needed, cluster });
+        }
         let data = command.encode()?;
         self.node.propose(Vec::new(), data.to_vec()).map_err(|_| ProposeError::Busy)?;
         let id = ProposalId { index: self.node.raft.raft_log.last_index(), term: self.term() };
@@ -313,7 +337,7 @@ impl Replica {
         if self.halted || !self.is_leader() {
             return Err(TransferError::NotLeader);
         }
-        if successor == self.config.id || self.config.members.binary_search(&successor).is_err() {
+        if successor == self.config.id || !self.configuration.voters.contains(&successor) {
             return Err(TransferError::NoSuchMember(successor));
         }
         if self.is_witness(successor) {
@@ -390,7 +414,9 @@ impl Replica {
             while !self.halted && self.node.has_ready() {
                 self.process_ready(now);
             }
-            if self.halted || !(self.reclaim_leadership() || self.abdicate()) {
+            let again = !self.halted
+                && (self.reclaim_leadership() || self.abdicate() || self.tend_members());
+            if !again {
                 break;
             }
         }
@@ -399,6 +425,7 @@ impl Replica {
             self.refresh_lease(now);
             self.announce_role();
             self.compact_if_due();
+            self.announce_peers();
         }
     }
 
@@ -490,12 +517,16 @@ impl Replica {
     /// Whether `member` votes and never owns.
     #[must_use]
     pub fn is_witness(&self, member: MemberId) -> bool {
-        self.config.witnesses.contains(&member)
+        self.config.witnesses.contains(&member) || self.state.membership().is_witness(member)
     }
 
     /// What this member tells of itself.
     pub(crate) fn note(&self) -> Note {
-        Note { release: self.config.release.clone(), level: level::LEVEL }
+        Note {
+            release: self.config.release.clone(),
+            level: level::LEVEL,
+            address: self.config.addresses.get(&self.config.id).cloned().unwrap_or_default(),
+        }
     }
 
     /// The release and the level of a member's program, once it has told them.
@@ -580,6 +611,7 @@ impl Replica {
                 matched: progress.matched,
                 active: progress.recent_active || id == self.config.id,
                 witness: self.is_witness(id),
+                voter: self.configuration.voters.contains(&id),
             })
         };
         let members = if self.is_leader() { self.configuration.members() } else { BTreeSet::new() };
@@ -603,7 +635,10 @@ fn is_from_leader(message: &Message) -> bool {
     )
 }
 
-fn open_store(config: &Config, recovered: &Recovered) -> Result<(LogStore, State), ReplicaError> {
+pub(crate) fn open_store(
+    config: &Config,
+    recovered: &Recovered,
+) -> Result<(LogStore, State, Configuration), ReplicaError> {
     let (mut state, mut begin) = (State::new(), 0);
     if let Some(image) = &recovered.snapshot {
         let index = image.index;
@@ -623,11 +658,27 @@ fn open_store(config: &Config, recovered: &Recovered) -> Result<(LogStore, State
     let mut hard_state = recovered.hard_state;
     // Without a term raft-rs panics when it answers a pre-vote.
     hard_state.term = hard_state.term.max(1);
-    hard_state.commit = hard_state.commit.max(begin);
+    hard_state.commit = hard_state.commit.max(begin).max(known_committed(&entries));
     if hard_state.commit > begin + entries.len() as u64 {
         return Err(ReplicaError::Log("it ends before the last committed entry"));
     }
-    let mut members = ConfState::default();
-    members.voters = config.members.iter().map(|id| id.0).collect();
-    Ok((LogStore::new(members, hard_state, recovered.snapshot.as_ref(), &entries), state))
+    let configuration = match state.membership().configuration() {
+        Some(recorded) => recorded.clone(),
+        None if config.join && recovered.snapshot.is_none() && entries.is_empty() => {
+            Configuration::default()
+        }
+        None => Configuration::of_voters(config.members.iter().copied()),
+    };
+    let members = configuration_to_raft(&configuration);
+    let store = LogStore::new(members, hard_state, recovered.snapshot.as_ref(), &entries);
+    Ok((store, state, configuration))
+}
+
+/// What a log says about its own commitment: a leader proposes a change of the voters only after
+/// it applied the one before, so all but the last one in a log are committed. The commit index may
+/// have been torn off behind the entries it came with, and a member that campaigned by voters of
+/// two changes ago could win against a majority of today's.
+fn known_committed(entries: &[LogEntry]) -> u64 {
+    let changes = entries.iter().rev().filter(|entry| entry.kind == EntryKind::Configuration);
+    changes.map(|entry| entry.index).nth(1).unwrap_or(0)
 }

@@ -1,10 +1,12 @@
 //! The log in memory, as raft-rs reads it. It holds what was handed to the disk as well as what
 //! is synced already; which is which is raft-rs' own knowledge (asynchronous Ready).
 
-use crate::output::{HardState, LogEntry, SnapshotImage};
+use crate::output::{EntryKind, HardState, LogEntry, SnapshotImage};
+use holdfast_cluster::{Configuration, MemberId};
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState as RaftHardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
-use std::collections::VecDeque;
+use std::cell::Cell;
+use std::collections::{BTreeSet, VecDeque};
 use zeroize::Zeroizing;
 
 pub(crate) struct LogStore {
@@ -16,6 +18,8 @@ pub(crate) struct LogStore {
     /// Bytes of the entries behind the snapshot.
     bytes_since_snapshot: u64,
     snapshot: Snapshot,
+    /// A member needs a newer snapshot than there is: one that knows of it.
+    snapshot_wanted: Cell<bool>,
 }
 
 impl LogStore {
@@ -32,6 +36,7 @@ impl LogStore {
             entries: VecDeque::new(),
             bytes_since_snapshot: 0,
             snapshot: Snapshot::default(),
+            snapshot_wanted: Cell::new(false),
         };
         if let Some(image) = snapshot {
             let snapshot = store.snapshot_message(image);
@@ -121,15 +126,30 @@ impl LogStore {
         self.hard_state.commit = self.hard_state.commit.max(metadata.index);
         self.entries.clear();
         self.bytes_since_snapshot = 0;
+        self.members = metadata.get_conf_state().clone();
         self.snapshot = snapshot;
+    }
+
+    /// Who votes, by the entries applied.
+    pub(crate) fn set_members(&mut self, members: ConfState) {
+        self.members = members;
+    }
+
+    /// Whether a snapshot was asked for that is newer than the one there is; asking forgets it.
+    pub(crate) fn take_snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted.take()
     }
 
     /// Keeps a snapshot of this member's own state and forgets entries up to it, but for the
     /// last `retained` of them (or `retained_bytes`), which serve followers that lag a little.
+    ///
+    /// The very first entry always goes: a member that joins must begin with a snapshot, because
+    /// no entry says who voted in the beginning.
     pub(crate) fn compact(&mut self, image: &SnapshotImage, retained: u64, retained_bytes: u64) {
         self.snapshot = self.snapshot_message(image);
         let forget_to = image.index.saturating_sub(retained);
         let mut bytes: u64 = self.entries.iter().map(|entry| entry.data.len() as u64).sum();
+        let forget_to = forget_to.max(1);
         while self.first() <= forget_to || (self.first() <= image.index && bytes > retained_bytes) {
             let Some(entry) = self.entries.pop_front() else { break };
             self.before = (entry.index, entry.term);
@@ -199,9 +219,13 @@ impl Storage for LogStore {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let index = self.snapshot_index();
-        if index == 0 || index < request_index {
+        // A member ignores a snapshot that does not know of it.
+        let known = configuration_from_raft(self.snapshot.get_metadata().get_conf_state());
+        let unknown = !known.contains(MemberId(to));
+        if index == 0 || index < request_index || unknown {
+            self.snapshot_wanted.set(true);
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }
         Ok(self.snapshot.clone())
@@ -219,7 +243,10 @@ pub(crate) fn hard_state_to_raft(hard_state: HardState) -> RaftHardState {
 
 pub(crate) fn entry_to_raft(entry: &LogEntry) -> Entry {
     let mut raft = Entry::default();
-    raft.set_entry_type(EntryType::EntryNormal);
+    raft.set_entry_type(match entry.kind {
+        EntryKind::Command => EntryType::EntryNormal,
+        EntryKind::Configuration => EntryType::EntryConfChangeV2,
+    });
     raft.term = entry.term;
     raft.index = entry.index;
     raft.data = entry.data.clone();
@@ -227,5 +254,31 @@ pub(crate) fn entry_to_raft(entry: &LogEntry) -> Entry {
 }
 
 pub(crate) fn entry_from_raft(entry: &Entry) -> LogEntry {
-    LogEntry { term: entry.term, index: entry.index, data: entry.data.clone() }
+    let kind = match entry.get_entry_type() {
+        EntryType::EntryNormal => EntryKind::Command,
+        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => EntryKind::Configuration,
+    };
+    LogEntry { term: entry.term, index: entry.index, kind, data: entry.data.clone() }
+}
+
+pub(crate) fn configuration_from_raft(members: &ConfState) -> Configuration {
+    let set = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();
+    Configuration {
+        voters: set(members.get_voters()),
+        outgoing: set(members.get_voters_outgoing()),
+        learners: set(members.get_learners()),
+        learners_next: set(members.get_learners_next()),
+        auto_leave: members.auto_leave,
+    }
+}
+
+pub(crate) fn configuration_to_raft(configuration: &Configuration) -> ConfState {
+    let list = |ids: &BTreeSet<MemberId>| ids.iter().map(|id| id.0).collect();
+    let mut members = ConfState::default();
+    members.voters = list(&configuration.voters);
+    members.voters_outgoing = list(&configuration.outgoing);
+    members.learners = list(&configuration.learners);
+    members.learners_next = list(&configuration.learners_next);
+    members.auto_leave = configuration.auto_leave;
+    members
 }

@@ -75,7 +75,12 @@ mod tests {
             must_sync: true,
             checkpoint: None,
             entries: indices
-                .map(|index| LogEntry { term, index, data: Default::default() })
+                .map(|index| LogEntry {
+                    term,
+                    index,
+                    kind: EntryKind::Command,
+                    data: Default::default(),
+                })
                 .collect(),
             hard_state: Some(HardState { term, vote: 1, commit: 0 }),
         }

@@ -2,7 +2,10 @@
 
 use super::{Disk, Prng};
 use crate::wal::{FileOp, WalKey, WalWriter, recover};
-use crate::{Compaction, Config, Lane, Output, ProposalId, ProposeError, Replica, Role, Timing};
+use crate::{
+    Compaction, Config, Lane, MessageError, Output, ProposalId, ProposeError, Replica,
+    ReplicaError, Role, Timing, force_quorum,
+};
 use holdfast_cluster::{Command, Effect, Incarnation, MemberId};
 use holdfast_packet::Nanos;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +69,10 @@ struct Node {
     /// Local nanoseconds per million true ones.
     rate: u64,
     stalled_until: u64,
+    /// It was added to the running cluster.
+    joins: bool,
+    /// It noticed that it is no member any more.
+    removed: bool,
 }
 
 struct Running {
@@ -88,6 +95,7 @@ pub struct Network {
     sequence: u64,
     events: BTreeMap<(u64, u64), Event>,
     nodes: BTreeMap<MemberId, Node>,
+    founders: Vec<MemberId>,
     cut: BTreeSet<(MemberId, MemberId)>,
     hashes: BTreeMap<u64, u64>,
     lease_overlap_forgiven: bool,
@@ -114,6 +122,7 @@ impl Network {
             sequence: 0,
             events: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            founders: (1..=members).map(MemberId).collect(),
             cut: BTreeSet::new(),
             hashes: BTreeMap::new(),
             lease_overlap_forgiven: false,
@@ -121,16 +130,7 @@ impl Network {
             conditions,
         };
         for id in 1..=members {
-            let drift = network.conditions.drift_ppm;
-            let node = Node {
-                running: None,
-                disk: Disk::default(),
-                boot: 0,
-                offset_ns: network.prng.between(0, 1 << 40),
-                rate: network.prng.between(1_000_000 - drift, 1_000_000 + drift),
-                stalled_until: 0,
-            };
-            network.nodes.insert(MemberId(id), node);
+            network.add_machine(MemberId(id), false);
         }
         for id in network.members() {
             network.start(id);
@@ -138,6 +138,81 @@ impl Network {
             network.run_for_us(until_next_us);
         }
         network
+    }
+
+    fn add_machine(&mut self, id: MemberId, joins: bool) {
+        let drift = self.conditions.drift_ppm;
+        let node = Node {
+            running: None,
+            disk: Disk::default(),
+            boot: 0,
+            offset_ns: self.prng.between(0, 1 << 40),
+            rate: self.prng.between(1_000_000 - drift, 1_000_000 + drift),
+            stalled_until: 0,
+            joins,
+            removed: false,
+        };
+        self.nodes.insert(id, node);
+    }
+
+    /// Switches on a machine with an empty disk that is to join.
+    pub fn join(&mut self, id: MemberId) {
+        assert!(!self.nodes.contains_key(&id), "member {id} is there already");
+        self.add_machine(id, true);
+        self.start(id);
+    }
+
+    /// A member whose disk is empty comes back under its old id, as if it were to join.
+    pub fn wipe(&mut self, id: MemberId) {
+        let node = self.node_mut(id);
+        assert!(node.running.is_none(), "member {id} runs");
+        (node.disk, node.joins) = (Disk::default(), true);
+    }
+
+    /// Whether a member noticed that it is none any more.
+    #[must_use]
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        self.node(id).removed
+    }
+
+    /// The operator's override at a member that does not run.
+    pub fn force_quorum(&mut self, id: MemberId) {
+        let config = self.config_of(id);
+        let node = self.node_mut(id);
+        assert!(node.running.is_none(), "member {id} runs");
+        let key = || WalKey::new(&WAL_KEY);
+        let recovery = recover(&key(), &node.disk.files()).expect("a sound log");
+        let checkpoint = force_quorum(&config, &recovery.recovered).expect("a readable log");
+        let (mut writer, ops) = WalWriter::start(key(), [7; 32], &recovery).expect("a segment");
+        ops.into_iter().for_each(|op| node.disk.carry_out(op));
+        let batch = crate::WriteBatch {
+            number: 1,
+            must_sync: true,
+            checkpoint: Some(checkpoint),
+            entries: Vec::new(),
+            hard_state: None,
+        };
+        let ops = writer.write(&batch).expect("a batch that fits");
+        ops.into_iter().for_each(|op| node.disk.carry_out(op));
+        // What the others agreed upon and what this one goes on with are two histories.
+        self.hashes.clear();
+    }
+
+    fn config_of(&self, id: MemberId) -> Config {
+        let mut members = self.founders.clone();
+        let joins = self.node(id).joins;
+        if joins && !members.contains(&id) {
+            members.push(id);
+        }
+        let boot = Incarnation(self.node(id).boot);
+        let mut config = Config::new(id, members, self.conditions.timing, boot);
+        config.compaction = self.conditions.compaction;
+        config.witnesses = self.conditions.witnesses.clone();
+        config.release = "test".to_owned();
+        config.join = joins;
+        config.addresses =
+            config.members.iter().map(|id| (*id, format!("10.99.0.{id}:7000"))).collect();
+        config
     }
 
     /// The ids of all members.
@@ -191,22 +266,16 @@ impl Network {
     /// Starts a member that believes it started at `local`: earlier than now, its boot quarantine
     /// is over already.
     pub fn start_at(&mut self, id: MemberId, local: Nanos) {
-        let (members, timing) = (self.members(), self.conditions.timing);
-        let compaction = self.conditions.compaction;
-        let witnesses = self.conditions.witnesses.clone();
         let mut seed = [0; 32];
         seed.iter_mut().for_each(|octet| *octet = self.prng.next_u64() as u8);
+        self.node_mut(id).boot += 1;
+        let config = self.config_of(id);
         let node = self.node_mut(id);
         assert!(node.running.is_none(), "member {id} runs already");
-        node.boot += 1;
         let recovery = recover(&WalKey::new(&WAL_KEY), &node.disk.files()).expect("a sound log");
         let (writer, ops) =
             WalWriter::start(WalKey::new(&WAL_KEY), seed, &recovery).expect("a new segment");
         ops.into_iter().for_each(|op| node.disk.carry_out(op));
-        let mut config = Config::new(id, members, timing, Incarnation(node.boot));
-        config.compaction = compaction;
-        config.witnesses = witnesses;
-        config.release = "test".to_owned();
         let replica = Replica::new(config, recovery.recovered, local).expect("a replica");
         node.running = Some(Running {
             replica,
@@ -443,7 +512,9 @@ impl Network {
                 let seed = self.seed;
                 let taken =
                     self.with_replica(to, |replica, now| replica.handle_message(now, from, &bytes));
-                if let Some(Err(error)) = taken {
+                if let Some(Err(error)) = &taken
+                    && !matches!(error, MessageError::Retired(_) | MessageError::Halted)
+                {
                     panic!("seed {seed}: member {to} refuses a message of {from}: {error}");
                 }
                 if lane == Lane::Snapshot {
@@ -492,7 +563,8 @@ impl Network {
                 }
             }
             Output::RoleChanged { role: Role::Leader, .. }
-                if self.conditions.take_ownership && !self.conditions.witnesses.contains(&id) =>
+                if self.conditions.take_ownership
+                    && !self.replica(id).is_some_and(|replica| replica.is_witness(id)) =>
             {
                 let now = self.local_now(id);
                 if let Some(running) = &mut self.node_mut(id).running {
@@ -501,14 +573,19 @@ impl Network {
                     running.replica.propose(now, &take).expect("a new leader may propose");
                 }
             }
-            Output::RoleChanged { .. } | Output::LeaseUntil(_) => {}
+            Output::RoleChanged { .. } | Output::LeaseUntil(_) | Output::Peers { .. } => {}
+            Output::Halted(ReplicaError::Removed(_)) => {
+                let node = self.node_mut(id);
+                (node.running, node.removed) = (None, true);
+            }
             Output::Halted(error) => panic!("seed {}: member {id} halted: {error}", self.seed),
         }
     }
 
     fn transmit(&mut self, from: MemberId, to: MemberId, lane: Lane, bytes: Vec<u8>) {
         let lost = self.prng.chance(self.conditions.loss_per_mille);
-        if lost || self.cut.contains(&(from, to)) {
+        let nobody = !self.nodes.contains_key(&to);
+        if lost || nobody || self.cut.contains(&(from, to)) {
             return self.lose(from, to, lane);
         }
         let (low, high) = self.conditions.delay_us;

@@ -3,6 +3,7 @@
 //! The network panics when two leases are valid after any step, so these tests only have to make
 //! trouble.
 
+use super::members::change_members;
 use super::{ONE, THREE, TWO, drain, others, settled};
 use crate::envelope::Envelope;
 use crate::testing::{Conditions, Network, Prng};
@@ -57,6 +58,7 @@ fn asymmetric_cuts_give_no_second_lease() {
 
 #[test]
 fn nothing_that_goes_wrong_at_random_gives_a_second_lease() {
+    let mut joined = 0;
     for seed in 0..150 {
         let conditions = Conditions {
             loss_per_mille: seed % 50,
@@ -67,7 +69,11 @@ fn nothing_that_goes_wrong_at_random_gives_a_second_lease() {
         };
         let mut network = Network::new(if seed % 4 == 0 { 5 } else { 3 }, seed, conditions);
         let mut prng = Prng::new(seed ^ 0xfeed);
+        let mut next_id = 10;
         for step in 0..60 {
+            if prng.chance(150) {
+                change_members(&mut network, &mut prng, &mut next_id);
+            }
             make_trouble(&mut network, &mut prng, step);
             network.run_for_ms(prng.between(1, 80));
         }
@@ -75,7 +81,10 @@ fn nothing_that_goes_wrong_at_random_gives_a_second_lease() {
         network.run_until("an owner after all is repaired", 5_000, |network| {
             network.owner().is_some()
         });
+        joined += next_id - 10;
     }
+    println!("{joined} members joined");
+    assert!(joined > 150, "{joined}: members must change as well");
 }
 
 fn make_trouble(network: &mut Network, prng: &mut Prng, step: u64) {
@@ -85,7 +94,7 @@ fn make_trouble(network: &mut Network, prng: &mut Prng, step: u64) {
     let other = members[prng.between(0, last) as usize];
     match prng.between(0, 9) {
         0 | 1 if network.replica(id).is_some() => network.crash(id),
-        0..=2 if network.replica(id).is_none() => network.start(id),
+        0..=2 if network.replica(id).is_none() && !network.is_removed(id) => network.start(id),
         3 => network.isolate(id),
         4 => network.cut_one_way(id, other),
         5 => network.heal(),
@@ -104,7 +113,7 @@ fn repair(network: &mut Network) {
     network.conditions_mut().loss_per_mille = 0;
     network.conditions_mut().delay_us = (50, 150);
     for id in network.members() {
-        if network.replica(id).is_none() {
+        if network.replica(id).is_none() && !network.is_removed(id) {
             network.start(id);
         }
     }

@@ -2,6 +2,7 @@
 
 mod failover;
 mod leases;
+mod members;
 mod recovery;
 mod wal;
 mod witness;

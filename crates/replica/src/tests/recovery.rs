@@ -1,6 +1,7 @@
 //! Crashes of disks and processes: what was acknowledged is there again.
 
 use super::{ONE, drain, others, settled};
+use crate::EntryKind;
 use crate::envelope::Envelope;
 use crate::testing::{Conditions, Network, Prng};
 use crate::{
@@ -196,7 +197,8 @@ fn a_stored_log_with_a_hole_or_a_lost_end_is_refused() {
         let config = Config::new(ONE, vec![ONE], Timing::DEFAULT, Incarnation(1));
         Replica::new(config, recovered, Nanos::ZERO).map(|_| ())
     };
-    let entry = |index| LogEntry { term: 1, index, data: bytes::Bytes::new() };
+    let entry =
+        |index| LogEntry { term: 1, index, kind: EntryKind::Command, data: bytes::Bytes::new() };
     let hard_state = HardState { term: 1, vote: 1, commit: 2 };
     let whole = Recovered { hard_state, snapshot: None, entries: vec![entry(1), entry(2)] };
     assert_eq!(start(whole.clone()), Ok(()));

@@ -1,5 +1,6 @@
 //! The log on a disk: round trips, torn ends, damage of every byte.
 
+use crate::EntryKind;
 use crate::testing::{Disk, Prng};
 use crate::wal::{WalError, WalKey, WalWriter, recover, segment_name, snapshot_name};
 use crate::{Checkpoint, HardState, LogEntry, Recovered, SnapshotImage, WriteBatch};
@@ -13,7 +14,7 @@ fn key() -> WalKey {
 }
 
 fn entry(index: u64, term: u64, len: usize) -> LogEntry {
-    LogEntry { term, index, data: vec![index as u8; len].into() }
+    LogEntry { term, index, kind: EntryKind::Command, data: vec![index as u8; len].into() }
 }
 
 fn batch(number: u64, entries: Vec<LogEntry>, commit: u64) -> WriteBatch {
@@ -138,7 +139,8 @@ fn payloads_are_not_readable_on_disk() {
     let mut disk = Disk::default();
     let mut writer = begin(&mut disk, 1);
     let secret = b"the salt and the key of a child sa";
-    let entry = LogEntry { term: 1, index: 1, data: secret.to_vec().into() };
+    let entry =
+        LogEntry { term: 1, index: 1, kind: EntryKind::Command, data: secret.to_vec().into() };
     store(&mut disk, &mut writer, &batch(1, vec![entry], 1));
     for file in disk.files() {
         assert!(!file.bytes.windows(8).any(|window| secret.starts_with(window)));

@@ -1,7 +1,7 @@
 //! One segment: its header and its records, written and scanned.
 
 use super::{WalError, WalKey};
-use crate::output::{HardState, LogEntry};
+use crate::output::{EntryKind, HardState, LogEntry};
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
@@ -105,7 +105,8 @@ impl Record {
     fn kind(&self) -> u8 {
         match self {
             Self::HardState(_) => 1,
-            Self::Entry(_) => 2,
+            Self::Entry(LogEntry { kind: EntryKind::Command, .. }) => 2,
+            Self::Entry(LogEntry { kind: EntryKind::Configuration, .. }) => 5,
             Self::CheckpointStart { .. } => 3,
             Self::CheckpointEnd => 4,
         }
@@ -128,10 +129,11 @@ impl Record {
         let mut number = || take(&mut payload).map(u64::from_le_bytes);
         let record = match kind {
             1 => Self::HardState(HardState { term: number()?, vote: number()?, commit: number()? }),
-            2 => {
+            2 | 5 => {
                 let (term, index) = (number()?, number()?);
+                let kind = if kind == 5 { EntryKind::Configuration } else { EntryKind::Command };
                 let data = Bytes::copy_from_slice(std::mem::take(&mut payload));
-                Self::Entry(LogEntry { term, index, data })
+                Self::Entry(LogEntry { term, index, kind, data })
             }
             3 => Self::CheckpointStart { index: number()?, term: number()? },
             4 => Self::CheckpointEnd,
