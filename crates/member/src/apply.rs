@@ -35,6 +35,9 @@ impl Member {
                 self.operations_role_changed(role == Role::Leader);
             }
             ReplicaOutput::LeaseUntil(until) => self.on_lease(now, until),
+            ReplicaOutput::Peers { peers, retired } => {
+                self.output(Output::Peers { peers, retired });
+            }
             ReplicaOutput::Halted(error) => {
                 self.relinquish(now, LossCause::Leadership);
                 self.output(Output::Halt { reason: error.to_string() });
@@ -134,6 +137,7 @@ impl Member {
                 self.event(MemberEvent::TargetDraining { target, draining });
             }
             Effect::MarkSecretSet => self.on_mark_secret(now),
+            Effect::MembersChanged => self.on_members_changed(),
             Effect::Refused(refusal) => self.on_refused(refusal),
         }
     }
@@ -154,6 +158,16 @@ impl Member {
             connection: child.parameters.connection,
             peer: child.parameters.remote,
         });
+    }
+
+    fn on_members_changed(&mut self) {
+        let configuration = self.replica.configuration();
+        let event = MemberEvent::MembersChanged {
+            voters: configuration.voters.iter().copied().collect(),
+            learners: configuration.learners.iter().copied().collect(),
+            joint: configuration.is_joint(),
+        };
+        self.event(event);
     }
 
     fn on_refused(&mut self, refusal: Refusal) {

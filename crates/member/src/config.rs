@@ -5,7 +5,7 @@ use holdfast_datapath::Prefix;
 use holdfast_ike::{Identity, IkeConfig};
 use holdfast_packet::MacAddr;
 use holdfast_replica::Timing;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 /// Everything a member needs to know before its first input. Addresses, targets, IKE connections,
@@ -20,6 +20,10 @@ pub struct MemberConfig {
     pub members: Vec<MemberId>,
     /// Those of them that vote and never own.
     pub witnesses: BTreeSet<MemberId>,
+    /// Where members listen for each other, as the configuration says.
+    pub member_addresses: BTreeMap<MemberId, String>,
+    /// Whether this member was added to a running cluster and knows nothing yet.
+    pub join: bool,
     /// The release of the program, told to the other members.
     pub release: String,
     /// The clockwork of elections and leases.
@@ -62,6 +66,8 @@ impl MemberConfig {
             incarnation,
             members,
             witnesses,
+            member_addresses: BTreeMap::new(),
+            join: false,
             release: String::new(),
             timing,
             addresses: Addresses {

@@ -218,6 +218,20 @@ pub enum MemberEvent {
         /// Why not.
         reason: String,
     },
+    /// Members, their addresses, or who votes changed.
+    MembersChanged {
+        /// Who votes now; while a change is under way, who will.
+        voters: Vec<MemberId>,
+        /// Who learns.
+        learners: Vec<MemberId>,
+        /// Whether a majority of the old voters is needed as well.
+        joint: bool,
+    },
+    /// The disk takes nothing any more.
+    StorageFailed {
+        /// What the system said.
+        reason: String,
+    },
     /// IKE datagrams or frames were dropped because a queue is full.
     QueueFull {
         /// Which queue.
@@ -247,6 +261,8 @@ pub enum HandoverCause {
     Takeback,
     /// This member's lease cannot come back in this term.
     LeaseSuspended,
+    /// This member's disk failed.
+    StorageFailed,
 }
 
 impl fmt::Display for MemberEvent {
@@ -339,6 +355,17 @@ impl fmt::Display for MemberEvent {
             Self::PeerMessageRefused { from, reason } => {
                 write!(f, "message of member {from} refused: {reason}")
             }
+            Self::MembersChanged { voters, learners, joint } => {
+                let list = |ids: &[MemberId]| {
+                    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                };
+                write!(f, "members {} vote", list(voters))?;
+                if !learners.is_empty() {
+                    write!(f, ", {} learns", list(learners))?;
+                }
+                if *joint { f.write_str(", with the majority before") } else { Ok(()) }
+            }
+            Self::StorageFailed { reason } => write!(f, "the log cannot be stored: {reason}"),
             Self::QueueFull { queue } => write!(f, "{queue} is full"),
         }
     }
@@ -361,6 +388,7 @@ impl fmt::Display for HandoverCause {
             Self::WorkerStalled(worker) => write!(f, "worker {worker} does not poll"),
             Self::Takeback => f.write_str("a preferred member is fit again"),
             Self::LeaseSuspended => f.write_str("no lease in this term any more"),
+            Self::StorageFailed => f.write_str("its log cannot be stored"),
         }
     }
 }

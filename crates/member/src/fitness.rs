@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 pub(crate) struct Health {
     up: [bool; 2],
     stalled: BTreeSet<u32>,
+    storage_failed: bool,
 }
 
 impl Health {
     /// Fit until told otherwise.
     pub(crate) fn new() -> Self {
-        Self { up: [true; 2], stalled: BTreeSet::new() }
+        Self { up: [true; 2], stalled: BTreeSet::new(), storage_failed: false }
     }
 
     /// A port lost or regained its link.
@@ -33,6 +34,11 @@ impl Health {
         }
     }
 
+    /// The log cannot be stored any more; this is for good.
+    pub(crate) fn set_storage_failed(&mut self) {
+        self.storage_failed = true;
+    }
+
     /// Whether a port has a link.
     pub(crate) fn is_up(&self, side: Side) -> bool {
         self.up.get(side.index()).copied().unwrap_or(false)
@@ -40,6 +46,9 @@ impl Health {
 
     /// Why this member should not own the address; `None` when it is fit.
     pub(crate) fn unfit(&self) -> Option<HandoverCause> {
+        if self.storage_failed {
+            return Some(HandoverCause::StorageFailed);
+        }
         let port = Side::ALL.into_iter().find(|side| !self.is_up(*side));
         port.map(HandoverCause::PortDown)
             .or_else(|| self.stalled.first().copied().map(HandoverCause::WorkerStalled))

@@ -5,6 +5,7 @@ use holdfast_cluster::{MemberId, TargetId};
 use holdfast_datapath::{Tables, WorkerCommand, WorkerEvent};
 use holdfast_packet::{Nanos, Side};
 use holdfast_replica::{Lane, WriteBatch};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Something that happened to a member.
@@ -28,6 +29,8 @@ pub enum Input {
     },
     /// The write batch of this number and all before it are on stable storage.
     Persisted(u64),
+    /// The disk failed: nothing after the last [`Input::Persisted`] will be stored.
+    StorageFailed(String),
     /// A worker has news.
     Worker {
         /// Which one.
@@ -109,6 +112,13 @@ pub enum Output {
         id: u64,
         /// The answer.
         reply: OperatorReply,
+    },
+    /// Where the others are: connect to these, and to nobody else.
+    Peers {
+        /// Every other member with its address, as the operator wrote it.
+        peers: BTreeMap<MemberId, String>,
+        /// Members that were removed: refuse them by name.
+        retired: BTreeSet<MemberId>,
     },
     /// A line for the log.
     Event(MemberEvent),

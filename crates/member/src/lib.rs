@@ -63,6 +63,7 @@ mod io;
 pub mod limits;
 mod loading;
 mod member;
+mod membership;
 mod neighbours;
 mod network;
 mod notices;
@@ -90,8 +91,8 @@ pub use member::Member;
 pub use notices::{NoticeState, OwnerNotice, TargetEvent, TargetReport};
 pub use operator::{
     ChildSaReply, ClusterStatusReply, DoneReply, FlowListReply, FlowReply, IkeSaReply, MemberReply,
-    MemberRole, OperatorReply, OperatorRequest, Problem, RefusedKind, RefusedReply, SaListReply,
-    StatusReply, TakeoverReadiness, TargetListReply, TargetReply,
+    MemberRole, MemberStanding, OperatorReply, OperatorRequest, Problem, RefusedKind, RefusedReply,
+    SaListReply, StatusReply, TakeoverReadiness, TargetListReply, TargetReply,
 };
 pub use renewals::Continuity;
 pub use store_list::{RecordReadiness, RecordReply, StoreListReply};

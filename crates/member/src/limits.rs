@@ -165,6 +165,9 @@ pub const BULLETIN_MS: u64 = 250;
 /// What a member said of itself is no news any more after this long: four bulletins lost.
 pub const BULLETIN_STALE_MS: u64 = 1_100;
 
+/// How long an owner whose disk failed tries to hand over before it ends: several elections.
+pub const STORAGE_FAREWELL_MS: u64 = 1_000;
+
 /// An unfit owner tries to hand over this often, when the last try failed.
 pub const UNFIT_RETRY_MS: u64 = 1_000;
 

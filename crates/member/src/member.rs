@@ -14,6 +14,7 @@ use crate::handover::Handover;
 use crate::io::{Input, Output};
 use crate::limits;
 use crate::loading::Loading;
+use crate::membership::StorageFailure;
 use crate::neighbours::{Interest, Neighbours};
 use crate::notices::{MarkSecret, Notices};
 use crate::operations::Operations;
@@ -76,6 +77,7 @@ pub struct Member {
     pub(crate) traffic_seen: u64,
     pub(crate) last_traffic: Nanos,
     pub(crate) operations: Operations,
+    pub(crate) storage_failure: Option<StorageFailure>,
     /// Refused commands by reason.
     pub(crate) refusals: BTreeMap<&'static str, u64>,
     /// When this member learnt who owns.
@@ -115,6 +117,8 @@ impl Member {
         let mut replica_config = Config::new(config.id, members, config.timing, config.incarnation);
         replica_config.witnesses.clone_from(&config.witnesses);
         replica_config.release.clone_from(&config.release);
+        replica_config.addresses.clone_from(&config.member_addresses);
+        replica_config.join = config.join;
         let replica = Replica::new(replica_config, recovered, now)?;
         let [a, b, c, d, e, f, g, h, ..] = seed;
         let mut member = Self {
@@ -151,6 +155,7 @@ impl Member {
             traffic_seen: 0,
             last_traffic: now,
             operations: Operations::default(),
+            storage_failure: None,
             refusals: BTreeMap::new(),
             owner_since: None,
             quarantine_until: now.plus_ns(config.timing.promise_ns()),
@@ -194,6 +199,7 @@ impl Member {
                 self.replica.snapshot_delivered(now, to, delivered);
             }
             Input::Persisted(number) => self.replica.persisted(now, number),
+            Input::StorageFailed(reason) => self.on_storage_failed(now, reason),
             Input::Worker { worker, event } => self.on_worker(now, worker, event),
             Input::WorkerStalled { worker, stalled } => self.health.set_worker(worker, stalled),
             Input::PortState { side, up } => self.health.set_port(side, up),
@@ -236,6 +242,7 @@ impl Member {
             self.operations.due(),
             self.handover.as_ref().map(Handover::due),
             (!self.replica.is_witness(self.config.id)).then_some(self.next_bulletin),
+            self.storage_failure_due(),
             Some(self.next_hop_review),
         ];
         let leading = self.leading_deadline();
@@ -282,6 +289,7 @@ impl Member {
             self.propose_waiting(now);
             self.release_datagrams(now);
         }
+        self.end_without_storage(now);
         self.ask_neighbours(now);
         self.tell_targets(now);
         self.publish(now, false);

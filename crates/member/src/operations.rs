@@ -63,6 +63,10 @@ impl Member {
                 return self.set_target(now, id, &name, draining);
             }
             OperatorRequest::Handover { to } => return self.operator_handover(now, id, to),
+            OperatorRequest::ChangeMembers { add, remove } => {
+                return self.change_members(now, id, add, remove);
+            }
+            OperatorRequest::CancelMemberChange => return self.cancel_member_change(now, id),
         };
         self.reply(id, reply);
     }
@@ -71,12 +75,12 @@ impl Member {
         self.output(Output::Operator { id, reply });
     }
 
-    fn refuse(&mut self, id: u64, kind: RefusedKind, message: &str, next_action: &str) {
+    pub(crate) fn refuse(&mut self, id: u64, kind: RefusedKind, message: &str, next_action: &str) {
         let (message, next_action) = (message.to_owned(), next_action.to_owned());
         self.reply(id, OperatorReply::Refused(RefusedReply { kind, message, next_action }));
     }
 
-    fn refuse_not_owner(&mut self, id: u64) {
+    pub(crate) fn refuse_not_owner(&mut self, id: u64) {
         let owner = self.replica.leader();
         let next_action = match owner {
             Some(owner) => format!("ask member {owner}"),
@@ -84,6 +88,12 @@ impl Member {
         };
         let kind = RefusedKind::NotOwner { owner };
         self.refuse(id, kind, "only the owner can do this", &next_action);
+    }
+
+    /// Answers once the entry of a change is applied.
+    pub(crate) fn await_change(&mut self, now: Nanos, operator: u64, id: ProposalId, text: String) {
+        let until = now.plus_ms(limits::OPERATOR_PATIENCE_MS);
+        self.operations.changes.push(Change { operator, id, text, until });
     }
 
     fn set_target(&mut self, now: Nanos, operator: u64, name: &str, draining: bool) {

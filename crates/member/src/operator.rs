@@ -3,7 +3,7 @@
 use crate::renewals::Continuity;
 use crate::store_list::StoreListReply;
 use crate::{Delivery, NoticeState, TargetReport};
-use holdfast_cluster::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId};
+use holdfast_cluster::{Epoch, IkeSpi, Incarnation, MemberId, MemberRecord, Owner, TargetId};
 use holdfast_datapath::FlowInfo;
 use holdfast_ike::TakeoverPolicy;
 use holdfast_ipsec::{Spi, TrafficSelector};
@@ -45,6 +45,15 @@ pub enum OperatorRequest {
         /// Who; `None` for the one that is up to date.
         to: Option<MemberId>,
     },
+    /// Somebody joins the cluster, leaves it, or takes another's place.
+    ChangeMembers {
+        /// Who joins, under an id never used before.
+        add: Option<(MemberId, MemberRecord)>,
+        /// Who leaves for good.
+        remove: Option<MemberId>,
+    },
+    /// Give the change of the members up.
+    CancelMemberChange,
 }
 
 /// The answer to an [`OperatorRequest`].
@@ -180,10 +189,29 @@ pub struct ClusterStatusReply {
     pub owner_since: Option<Nanos>,
     /// All members.
     pub members: Vec<MemberReply>,
+    /// What every member can read and write.
+    pub level: u32,
+    /// How often a survivor was made the whole cluster.
+    pub generation: u64,
+    /// How far the change of the members is, when one is under way.
+    pub change: Option<String>,
+    /// Who was removed for good.
+    pub retired: Vec<MemberId>,
     /// Digest of the replicated state; equal on members with equal applied index.
     pub state_hash: u64,
     /// Refused commands by reason, since the start of this member.
     pub refusals: Vec<(&'static str, u64)>,
+}
+
+/// What a member is to Raft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberStanding {
+    /// It votes.
+    Voter,
+    /// It receives the log and does not vote yet.
+    Learner,
+    /// It votes for the last time.
+    Leaving,
 }
 
 /// One member as seen by the one that answers.
@@ -201,6 +229,10 @@ pub struct MemberReply {
     pub matched_index: Option<u64>,
     /// Whether it votes and never owns.
     pub witness: bool,
+    /// Whether it votes, learns or leaves.
+    pub standing: MemberStanding,
+    /// Where it listens for the others, when the log says so.
+    pub address: Option<String>,
     /// The release of its program and what it can read and write, once it has told them.
     pub told: Option<(String, u32)>,
 }

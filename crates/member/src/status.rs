@@ -4,11 +4,11 @@ use crate::limits;
 use crate::member::Member;
 use crate::notices::NoticeState;
 use crate::operator::{
-    ChildSaReply, ClusterStatusReply, IkeSaReply, MemberReply, MemberRole, Problem, SaListReply,
-    StatusReply, TakeoverReadiness, TargetReply,
+    ChildSaReply, ClusterStatusReply, IkeSaReply, MemberReply, MemberRole, MemberStanding, Problem,
+    SaListReply, StatusReply, TakeoverReadiness, TargetReply,
 };
 use crate::ownership::Ownership;
-use holdfast_cluster::{ChildRecord, IkeSpi};
+use holdfast_cluster::{ChildRecord, IkeSpi, MemberId};
 use holdfast_ipsec::Encapsulation;
 use holdfast_packet::{Nanos, Side};
 use holdfast_replica::Role;
@@ -67,6 +67,8 @@ impl Member {
                 reachable: progress.map_or(this || leads, |member| member.active),
                 matched_index: progress.map(|member| member.matched),
                 witness: self.replica.is_witness(id),
+                standing: self.standing(id),
+                address: state.membership().record(id).map(|record| record.address.clone()),
                 told: self.replica.told_by(id).map(|(release, level)| (release.to_owned(), level)),
             }
         });
@@ -80,8 +82,23 @@ impl Member {
             owner: state.owner(),
             owner_since: self.owner_since,
             members: members.collect(),
+            level: state.membership().level(),
+            generation: state.membership().generation(),
+            change: self.member_change(),
+            retired: state.membership().retired().collect(),
             state_hash: state.hash(),
             refusals: self.refusals.iter().map(|(name, count)| (*name, *count)).collect(),
+        }
+    }
+
+    fn standing(&self, id: MemberId) -> MemberStanding {
+        let configuration = self.replica.configuration();
+        if configuration.voters.contains(&id) {
+            MemberStanding::Voter
+        } else if configuration.learners.contains(&id) {
+            MemberStanding::Learner
+        } else {
+            MemberStanding::Leaving
         }
     }
 
@@ -253,6 +270,16 @@ impl Member {
                 format!("worker {worker} does not poll"),
                 "check its processor; restart this member",
             );
+        }
+        let own = self.config.id;
+        let configuration = self.replica.configuration();
+        if configuration.is_empty() {
+            add(
+                "this member joins and has not heard from the cluster yet".to_owned(),
+                "run `holdfast cluster add` (or replace) at the owner, and check the addresses",
+            );
+        } else if !configuration.voters.contains(&own) && !configuration.learners.contains(&own) {
+            add("this member was removed from the cluster".to_owned(), "stop it");
         }
         for member in self.replica.status().members.iter().filter(|member| !member.active) {
             add(

@@ -78,7 +78,7 @@ mod tests {
                 .map(|index| LogEntry {
                     term,
                     index,
-                    kind: EntryKind::Command,
+                    kind: Default::default(),
                     data: Default::default(),
                 })
                 .collect(),

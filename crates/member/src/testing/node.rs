@@ -66,6 +66,8 @@ pub struct Node {
     publisher: TablesPublisher,
     workers: Vec<WorkerSlot>,
     disk: Disk,
+    /// Its disk takes nothing any more.
+    disk_failed: bool,
     /// Inputs that arrived while nothing read them.
     inbox: VecDeque<Input>,
     events: Vec<(Nanos, MemberEvent)>,
@@ -138,6 +140,7 @@ impl Node {
             publisher,
             workers,
             disk,
+            disk_failed: false,
             inbox: VecDeque::new(),
             events: Vec::new(),
             notices: Vec::new(),
@@ -224,7 +227,16 @@ impl Node {
         self.input(Input::Traffic { packets });
     }
 
+    /// The disk takes nothing from now on, and the member is told.
+    pub(crate) fn fail_disk(&mut self) {
+        self.disk_failed = true;
+        self.input(Input::StorageFailed("no space left on device".to_owned()));
+    }
+
     pub(crate) fn synced(&mut self, number: u64) {
+        if self.disk_failed {
+            return;
+        }
         self.disk.sync(number);
         self.input(Input::Persisted(number));
     }
@@ -267,6 +279,7 @@ impl Node {
         while let Some(output) = self.member.poll_output() {
             match output {
                 Output::SendPeer { to, lane, bytes } => wishes.messages.push((to, lane, bytes)),
+                Output::Persist(_) if self.disk_failed => {}
                 Output::Persist(batch) => {
                     wishes.writes.push(batch.number);
                     self.disk.write(batch);
@@ -286,7 +299,10 @@ impl Node {
                     self.notices.push((now, target, *notice));
                 }
                 Output::Operator { id, reply } => drop(self.replies.insert(id, reply)),
+                Output::Peers { .. } => {}
                 Output::Event(event) => self.events.push((now, event)),
+                // A process that ends by itself, as it should.
+                Output::Halt { .. } if self.disk_failed => self.set_life(Life::Dead),
                 Output::Halt { reason } => wishes.halted = Some(reason),
             }
         }

@@ -178,7 +178,10 @@ impl World {
         let config = &self.config;
         if config.witnesses.contains(&id) {
             let (members, witnesses) = (config.members.clone(), config.witnesses.clone());
-            return MemberConfig::witness(id, Incarnation(0), members, witnesses, config.timing);
+            let witness =
+                MemberConfig::witness(id, Incarnation(0), members, witnesses, config.timing);
+            let member_addresses = config.member_addresses.clone();
+            return MemberConfig { member_addresses, ..witness };
         }
         MemberConfig { id, ..config.clone() }
     }
@@ -317,6 +320,14 @@ impl World {
             node.stall_worker(worker, stalled);
         }
         self.input(id, Input::WorkerStalled { worker, stalled });
+    }
+
+    /// A member's disk is full or broken from now on.
+    pub fn fail_disk(&mut self, id: MemberId) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.fail_disk();
+        }
+        self.run_node(id);
     }
 
     /// Changes how lossy the management network is.
@@ -602,6 +613,10 @@ fn member_config(setup: &Setup) -> MemberConfig {
             ..=setup.members)
             .map(MemberId)
             .collect(),
+        member_addresses: (1..=setup.members)
+            .map(|id| (MemberId(id), format!("10.99.0.{id}:7000")))
+            .collect(),
+        join: false,
         release: "test".to_owned(),
         timing: setup.timing,
         addresses: Addresses {

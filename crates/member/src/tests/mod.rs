@@ -2,6 +2,7 @@
 
 mod handover;
 mod laws;
+mod members;
 mod operator;
 mod policies;
 mod records;

@@ -74,6 +74,8 @@ fn config() -> MemberConfig {
         incarnation: Incarnation(1),
         witnesses: std::collections::BTreeSet::new(),
         release: String::new(),
+        member_addresses: std::collections::BTreeMap::new(),
+        join: false,
         members: vec![MemberId(1)],
         timing: Timing::DEFAULT,
         addresses: Addresses {
