@@ -170,6 +170,27 @@ fn start_workers(
     worker::start(&plan, tables)
 }
 
+/// The operator's configuration in the replica's words.
+#[must_use]
+pub fn replica_config(config: &Config, incarnation: u64) -> holdfast_replica::Config {
+    let peers = &config.cluster.members;
+    let members = peers.iter().map(|peer| MemberId(peer.id)).collect();
+    let (id, incarnation) = (MemberId(config.member.id), Incarnation(incarnation));
+    let timing = match config.cluster.timing {
+        Timing::Brisk => holdfast_replica::Timing::BRISK,
+        Timing::Default => holdfast_replica::Timing::DEFAULT,
+        Timing::Relaxed => holdfast_replica::Timing::RELAXED,
+    };
+    let witnesses = peers.iter().filter(|peer| peer.role == Role::Witness);
+    let mut replica = holdfast_replica::Config::new(id, members, timing, incarnation);
+    replica.witnesses = witnesses.map(|peer| MemberId(peer.id)).collect();
+    replica.addresses =
+        peers.iter().map(|peer| (MemberId(peer.id), peer.address.to_string())).collect();
+    replica.join = config.cluster.join;
+    replica.release = env!("HOLDFAST_VERSION").to_owned();
+    replica
+}
+
 /// The operator's configuration in the member's words.
 fn member_config(
     config: &Config,
@@ -177,29 +198,24 @@ fn member_config(
     workers: &WorkerSet,
     credentials: &Credentials,
 ) -> MemberConfig {
-    let (id, incarnation) = (MemberId(config.member.id), Incarnation(incarnation));
-    let peers = &config.cluster.members;
-    let members = peers.iter().map(|peer| MemberId(peer.id)).collect();
-    let witnesses = peers.iter().filter(|peer| peer.role == Role::Witness);
-    let witnesses = witnesses.map(|peer| MemberId(peer.id)).collect();
-    let release = env!("HOLDFAST_VERSION").to_owned();
-    let timing = match config.cluster.timing {
-        Timing::Brisk => holdfast_replica::Timing::BRISK,
-        Timing::Default => holdfast_replica::Timing::DEFAULT,
-        Timing::Relaxed => holdfast_replica::Timing::RELAXED,
-    };
+    let replica = replica_config(config, incarnation);
+    let holdfast_replica::Config { id, members, witnesses, addresses, join, .. } = replica;
+    let (release, timing, incarnation) = (replica.release, replica.timing, replica.incarnation);
+    let member_addresses = addresses;
     if config.is_witness() {
         let witness = MemberConfig::witness(id, incarnation, members, witnesses, timing);
-        return MemberConfig { release, ..witness };
+        return MemberConfig { release, member_addresses, join, ..witness };
     }
     MemberConfig {
         id,
         incarnation,
         members,
         witnesses,
+        member_addresses,
+        join,
         release,
         timing,
-        addresses: addresses(&config.addresses),
+        addresses: self::addresses(&config.addresses),
         outside_mac: workers.outside_mac(),
         inside_mac: workers.inside_mac(),
         ike: ike_config(config, workers.count()),

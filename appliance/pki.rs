@@ -105,6 +105,21 @@ fn admit_target(cluster: &str, issuer: &Issuer<'_, KeyPair>, name: &str) -> Resu
     Ok(Pair { certificate, key_pem: key.serialize_pem() })
 }
 
+/// Makes a certificate for one more member, with the authority in `folder`.
+///
+/// # Errors
+/// When the authority is not there, or the member has a certificate already.
+pub fn issue(folder: &Path, member: u64) -> Result<Vec<PathBuf>, PkiError> {
+    let read = |name: &str| -> Result<zeroize::Zeroizing<String>, PkiError> {
+        let path = folder.join(name);
+        let text = fs::read_to_string(&path).map_err(|source| PkiError::File { path, source })?;
+        Ok(zeroize::Zeroizing::new(text))
+    };
+    let (certificate, key) = (read("ca.pem")?, read("ca.key")?);
+    let issuer = Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)?;
+    admit(&issuer, None, member)?.save(folder, &format!("member-{member}"))
+}
+
 struct Authority {
     cluster: String,
     own: Pair,
@@ -127,22 +142,33 @@ impl Authority {
     }
 
     fn admit(&self, member: u64) -> Result<Pair, PkiError> {
-        let key = KeyPair::generate()?;
-        let mut parameters = lasting(&format!("Holdfast member {member}"));
-        let uri = format!("holdfast://{}/member/{member}", self.cluster);
-        parameters.subject_alt_names =
-            vec![SanType::DnsName(name_of(member).try_into()?), SanType::URI(uri.try_into()?)];
-        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        parameters.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        parameters.use_authority_key_identifier_extension = true;
-        let certificate = parameters.signed_by(&key, &self.issuer)?;
-        Ok(Pair { certificate, key_pem: key.serialize_pem() })
+        admit(&self.issuer, Some(&self.cluster), member)
     }
 
     fn save(&self, folder: &Path) -> Result<Vec<PathBuf>, PkiError> {
         self.own.save(folder, "ca")
     }
+}
+
+/// A certificate for `member`; the cluster's name in it is for people only.
+fn admit(
+    issuer: &Issuer<'_, KeyPair>,
+    cluster: Option<&str>,
+    member: u64,
+) -> Result<Pair, PkiError> {
+    let key = KeyPair::generate()?;
+    let mut parameters = lasting(&format!("Holdfast member {member}"));
+    parameters.subject_alt_names = vec![SanType::DnsName(name_of(member).try_into()?)];
+    if let Some(cluster) = cluster {
+        let uri = format!("holdfast://{cluster}/member/{member}");
+        parameters.subject_alt_names.push(SanType::URI(uri.try_into()?));
+    }
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    parameters.use_authority_key_identifier_extension = true;
+    let certificate = parameters.signed_by(&key, issuer)?;
+    Ok(Pair { certificate, key_pem: key.serialize_pem() })
 }
 
 impl Pair {
@@ -324,6 +350,18 @@ mod tests {
         let certificate = CertificateDer::from_pem_slice(&pem).unwrap();
         assert!(belongs_to(&certificate, 2));
         assert!(!belongs_to(&certificate, 1));
+    }
+
+    #[test]
+    fn a_member_that_is_admitted_later_has_a_certificate_of_the_same_authority() {
+        let folder = tempfile::tempdir().unwrap();
+        init(folder.path(), "home", &[1, 2, 3]).unwrap();
+        let files = issue(folder.path(), 4).unwrap();
+        assert_eq!(files.len(), 2);
+        load_member(folder.path(), 4).unwrap();
+        let pem = fs::read(folder.path().join("member-4.pem")).unwrap();
+        assert!(belongs_to(&CertificateDer::from_pem_slice(&pem).unwrap(), 4));
+        assert!(matches!(issue(folder.path(), 4), Err(PkiError::File { .. })));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use crate::config::SOCKET_DEFAULT;
 use clap::{Args, Parser, Subcommand};
 use holdfast_api::{
-    FlowListRequest, Handover, RequestKind, SaListRequest, StoreListRequest, TargetListRequest,
-    TargetSet,
+    ChangeMembers, FlowListRequest, Handover, NewMember, RequestKind, SaListRequest,
+    StoreListRequest, TargetListRequest, TargetSet,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -143,6 +143,81 @@ pub(super) enum ClusterCommand {
     Status,
     /// Make the cluster's certificate authority and a certificate for each member.
     Init(InitArguments),
+    /// Make the certificate of one more member, with the authority that `init` made.
+    Certificate(CertificateArguments),
+    /// Have a member join; ask the owner. Start it with `join = true` in its [cluster] section.
+    Add(AddArguments),
+    /// Have a member leave for good; ask the owner. Its id is never used again.
+    Remove {
+        /// The member.
+        #[arg(value_name = "ID")]
+        member: u64,
+    },
+    /// Have a member take the place of another one, such as one that lost its disk; ask the owner.
+    Replace {
+        /// Who leaves.
+        #[arg(value_name = "OLD")]
+        old: u64,
+        #[command(flatten)]
+        add: AddArguments,
+    },
+    /// Give the change of the members up; ask the owner.
+    Cancel,
+    /// DANGER: make one stopped member the whole cluster, when a majority is lost for good.
+    #[command(after_help = FORCE_DANGER)]
+    ForceQuorum(ForceArguments),
+}
+
+const FORCE_DANGER: &str = "\
+Only when a majority of the members is dead and will stay so. If they live, there are two owners of \
+the common address from now on, each believing to be alone: nothing can notice that for you. \
+Disconnect or destroy the others first.
+
+What happens: the member of --config becomes a cluster of one, with everything its log holds but for \
+the SAs: the others may have sent with numbers this member does not know of, so every SA is dropped, \
+and peers negotiate anew. The ids of the others are retired; should one come back, it is refused by \
+name. Then start holdfastd here, and add new members with `holdfast cluster add` under new ids.";
+
+#[derive(Debug, Args)]
+pub(super) struct ForceArguments {
+    /// The configuration of the survivor, which must not run.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// The survivor's id, as a check that the file is the one you mean.
+    #[arg(long, value_name = "ID")]
+    pub(super) survivor: u64,
+    /// Confirms that the other members are dead and will stay so.
+    #[arg(long, required = true)]
+    pub(super) i_know_the_others_are_dead: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CertificateArguments {
+    /// The folder `holdfast cluster init` wrote to, with ca.pem and ca.key.
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// The member and where it listens for the others.
+    #[arg(long = "member", value_name = "ID=ADDRESS:PORT")]
+    pub(super) member: NamedMember,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct AddArguments {
+    /// Who joins and where it listens for the others.
+    #[arg(value_name = "ID=ADDRESS:PORT")]
+    member: NamedMember,
+    /// It votes and never owns.
+    #[arg(long)]
+    witness: bool,
+}
+
+impl AddArguments {
+    /// The request, with who leaves at the same time.
+    pub(super) fn request(self, remove: Option<u64>) -> RequestKind {
+        let NamedMember { id, address } = self.member;
+        let add = NewMember { member: id, address: address.to_string(), witness: self.witness };
+        RequestKind::ChangeMembers(ChangeMembers { add: Some(add), remove })
+    }
 }
 
 #[derive(Debug, Args)]

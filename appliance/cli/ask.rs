@@ -75,7 +75,13 @@ fn is_whole(cluster: &ClusterStatus) -> bool {
 }
 
 fn call(socket: &Path, kind: RequestKind) -> Result<ResponseKind, Fault> {
-    let order = matches!(kind, RequestKind::Handover(_) | RequestKind::TargetSet(_));
+    let order = matches!(
+        kind,
+        RequestKind::Handover(_)
+            | RequestKind::TargetSet(_)
+            | RequestKind::ChangeMembers(_)
+            | RequestKind::CancelMemberChange(_)
+    );
     let timeout = if order { ORDER_MAX } else { ANSWER_MAX };
     let mut client =
         Client::connect(socket, timeout).map_err(|error| unreachable(error, socket))?;

@@ -23,6 +23,7 @@ mod answer;
 mod arguments;
 mod ask;
 mod files;
+mod members;
 mod render;
 
 pub use answer::Exit;
@@ -31,7 +32,7 @@ pub use arguments::Arguments;
 use answer::{Answer, Fault};
 use arguments::{ClusterCommand, Command, ConfigCommand, StoreCommand, TargetWork};
 use clap::Parser;
-use holdfast_api::{ClusterStatusRequest, RequestKind};
+use holdfast_api::{CancelMemberChange, ChangeMembers, ClusterStatusRequest, RequestKind};
 use render::Width;
 use std::ffi::OsString;
 use std::io::Write;
@@ -88,6 +89,22 @@ fn carry_out(arguments: Arguments) -> Result<Answer, Fault> {
         Command::Store(StoreCommand::List(list)) => ask::member(&socket, list.into(), width),
         Command::Store(StoreCommand::Check { folder }) => files::check_store(&folder),
         Command::Cluster(ClusterCommand::Init(init)) => files::init_cluster(&init),
+        Command::Cluster(ClusterCommand::Certificate(one)) => members::certificate(&one),
+        Command::Cluster(ClusterCommand::Add(add)) => {
+            ask::member(&socket, add.request(None), width)
+        }
+        Command::Cluster(ClusterCommand::Remove { member }) => {
+            let change = ChangeMembers { add: None, remove: Some(member) };
+            ask::member(&socket, RequestKind::ChangeMembers(change), width)
+        }
+        Command::Cluster(ClusterCommand::Replace { old, add }) => {
+            ask::member(&socket, add.request(Some(old)), width)
+        }
+        Command::Cluster(ClusterCommand::Cancel) => {
+            let kind = RequestKind::CancelMemberChange(CancelMemberChange {});
+            ask::member(&socket, kind, width)
+        }
+        Command::Cluster(ClusterCommand::ForceQuorum(force)) => members::force_quorum(&force),
         Command::Cluster(ClusterCommand::Status) => {
             let kind = RequestKind::ClusterStatus(ClusterStatusRequest {});
             ask::member(&socket, kind, width)

@@ -96,7 +96,11 @@ pub enum Role {
 pub struct Cluster {
     /// How fast failures are noticed.
     pub timing: Timing,
-    /// Every member, this one included, in ascending order.
+    /// Whether this member was added to a running cluster: until it has heard from it, it votes
+    /// for nobody. Means nothing once it has.
+    pub join: bool,
+    /// Every member, this one included, in ascending order. For the first start: later the
+    /// replicated log says who the members are.
     pub members: Vec<Peer>,
     /// The cluster's certificate authority, PEM.
     pub ca: PathBuf,

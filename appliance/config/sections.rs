@@ -203,6 +203,7 @@ fn cluster(s: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Clu
     const TIMINGS: &[(&str, Timing)] =
         &[("default", Timing::Default), ("relaxed", Timing::Relaxed), ("brisk", Timing::Brisk)];
     let timing = s.or("timing", Timing::Default, word(TIMINGS));
+    let join = s.or("join", false, flag).value;
     let ca = s.required("ca", path_in(folder));
     let certificate = s.required("certificate", path_in(folder));
     let key = s.required("key", path_in(folder));
@@ -220,6 +221,7 @@ fn cluster(s: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Clu
     s.finish();
     Some(Cluster {
         timing: timing.value,
+        join,
         members,
         ca: ca?.value,
         certificate: certificate?.value,

@@ -33,7 +33,7 @@ use holdfast_member::{Input, Member, OperatorRequest, Output};
 use holdfast_packet::{Nanos, Side};
 use mio::{Events, Poll, Token, Waker};
 pub(crate) use signals::Signals;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,9 +78,6 @@ pub enum ControllerError {
     /// The system refused what the loop cannot do without.
     #[error("the controller cannot go on: {0}")]
     Io(#[from] io::Error),
-    /// The log cannot be stored any more.
-    #[error("the log cannot be stored: {0}")]
-    Storage(String),
     /// The member cannot go on.
     #[error("the member cannot go on: {0}")]
     Halted(String),
@@ -337,7 +334,8 @@ impl Controller {
         while let Some(stored) = self.parts.storage.poll_news() {
             match stored {
                 Stored::Persisted(number) => self.handle(Input::Persisted(number))?,
-                Stored::Failed(error) => return Err(ControllerError::Storage(error)),
+                // The member hands over if it owns, and then ends the process.
+                Stored::Failed(error) => self.handle(Input::StorageFailed(error))?,
             }
         }
         Ok(())
@@ -481,11 +479,24 @@ impl Controller {
                     let answer = reply(answer, &self.context(now));
                     self.parts.server.answer(now, id, answer);
                 }
+                Output::Peers { peers, retired } => self.connect_to(&peers, &retired),
                 Output::Event(event) => events::log(&event),
                 Output::Halt { reason } => return Err(ControllerError::Halted(reason)),
             }
         }
         self.give_orders()
+    }
+
+    fn connect_to(&mut self, peers: &BTreeMap<MemberId, String>, retired: &BTreeSet<MemberId>) {
+        let mut addresses = BTreeMap::new();
+        for (member, address) in peers {
+            match address.parse() {
+                Ok(address) => drop(addresses.insert(member.0, address)),
+                Err(_) => tracing::warn!(%member, address, "not an address with a port"),
+            }
+        }
+        let retired = retired.iter().map(|member| member.0).collect();
+        self.parts.transport.set_peers(addresses, retired);
     }
 
     fn give_orders(&mut self) -> Result<(), ControllerError> {
@@ -538,14 +549,13 @@ impl Controller {
 
     fn context(&self, now: Nanos) -> Context<'_> {
         let transport = &self.parts.transport;
-        let members = self.parts.config.cluster.members.iter().map(|peer| peer.id);
         Context {
             config: &self.parts.config,
             now,
             calendar: self.calendar,
             started_unix_ms: self.started_unix_ms,
             refusals: self.refusals(),
-            connected: members.filter(|member| transport.connected(*member)).collect(),
+            connected: transport.connected_peers().collect(),
             counters: &self.counters,
             ike: self.parts.member.ike_counters(),
         }

@@ -6,14 +6,14 @@ use crate::config::Config;
 use crate::transport::Refusal;
 use holdfast_api as api;
 use holdfast_api::{Health, RequestKind, ResponseKind, Role};
-use holdfast_cluster::{MemberId, Owner};
+use holdfast_cluster::{MemberId, MemberRecord, Owner};
 use holdfast_datapath::CountersView;
 use holdfast_ike::IkeCounters;
 use holdfast_ipsec::{DropReason, TrafficSelector};
 use holdfast_member::{
     ChildSaReply, ClusterStatusReply, Delivery, FlowReply, IkeSaReply, MemberReply, MemberRole,
-    NoticeState, OperatorReply, OperatorRequest, Problem, RefusedKind, RefusedReply, StatusReply,
-    TargetReply,
+    MemberStanding, NoticeState, OperatorReply, OperatorRequest, Problem, RefusedKind,
+    RefusedReply, StatusReply, TargetReply,
 };
 use holdfast_packet::Nanos;
 use std::net::Ipv4Addr;
@@ -83,6 +83,13 @@ pub fn question(request: RequestKind) -> Question {
         RequestKind::Handover(handover) => {
             OperatorRequest::Handover { to: handover.to.map(MemberId) }
         }
+        RequestKind::ChangeMembers(change) => OperatorRequest::ChangeMembers {
+            add: change.add.map(|add| {
+                (MemberId(add.member), MemberRecord { address: add.address, witness: add.witness })
+            }),
+            remove: change.remove.map(MemberId),
+        },
+        RequestKind::CancelMemberChange(_) => OperatorRequest::CancelMemberChange,
         RequestKind::DropReasons(_) => return Question::DropReasons,
     })
 }
@@ -181,9 +188,11 @@ fn add_unconnected(reply: &mut StatusReply, context: &Context<'_>) {
     } else {
         "start it, or check its management address"
     };
-    let others = context.config.cluster.members.iter().filter(|m| m.id != reply.member.0);
-    for peer in others.filter(|peer| !context.connected.contains(&peer.id)) {
-        let what = format!("member {} is not connected", peer.id);
+    let others = reply.cluster.members.iter().filter(|member| !member.this);
+    let absent: Vec<u64> =
+        others.map(|member| member.id.0).filter(|id| !context.connected.contains(id)).collect();
+    for id in absent {
+        let what = format!("member {id} is not connected");
         if !reply.problems.iter().any(|problem| problem.what == what) {
             reply.problems.push(Problem { what, next_action: next_action.to_owned() });
         }
@@ -227,6 +236,10 @@ fn cluster(reply: ClusterStatusReply, context: &Context<'_>) -> api::ClusterStat
         applied_index: reply.applied_index,
         members: reply.members.iter().map(|m| member(m, owner_id, context)).collect(),
         owner,
+        level: reply.level,
+        generation: reply.generation,
+        change: reply.change.unwrap_or_default(),
+        retired: reply.retired.iter().map(|id| id.0).collect(),
         state_hash: format!("{:016x}", reply.state_hash),
         refusals: refusals
             .map(|(reason, count)| api::Refusal { reason: (*reason).to_owned(), count: *count })
@@ -246,7 +259,17 @@ fn member(reply: &MemberReply, owner: Option<MemberId>, context: &Context<'_>) -
     let address = context.config.cluster.members.iter().find(|peer| peer.id == reply.id.0);
     api::MemberInfo {
         member: reply.id.0,
-        address: address.map(|peer| peer.address.to_string()).unwrap_or_default(),
+        address: reply
+            .address
+            .clone()
+            .or_else(|| address.map(|peer| peer.address.to_string()))
+            .unwrap_or_default(),
+        standing: match reply.standing {
+            MemberStanding::Voter => "voter",
+            MemberStanding::Learner => "learner",
+            MemberStanding::Leaving => "leaving",
+        }
+        .to_owned(),
         role: role.into(),
         this: reply.this,
         matched_index: reply.matched_index,

@@ -15,8 +15,9 @@
 //!   process is granted is granted to nobody before it;
 //! * a log that does not check is refused with file and offset, and left as it is; only the torn
 //!   end of the very last write is dropped, and that is reported;
-//! * a batch is reported persisted after it and all before it are synced. A disk that fails ends
-//!   the process: a member that forgets what it promised must not vote.
+//! * a batch is reported persisted after it and all before it are synced. After a disk
+//!   failed nothing more is reported: a follower acknowledges nothing and ends, an owner hands over
+//!   and ends. A member that forgets what it promised must not vote.
 
 mod files;
 mod thread;
@@ -25,10 +26,11 @@ pub use thread::{StorageThread, Stored};
 
 use crate::os::map_for_reading;
 use files::Files;
-use holdfast_replica::Recovered;
+use holdfast_cluster::State;
 use holdfast_replica::wal::{
     NamedBytes, Recovery, TornTail, WalError, WalKey, WalWriter, is_wal_file, recover,
 };
+use holdfast_replica::{Config, Recovered, ReplicaError, WriteBatch};
 use memmap2::Mmap;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
@@ -68,6 +70,14 @@ pub enum StoreError {
         what: &'static str,
         /// What to do.
         remedy: &'static str,
+    },
+    /// The log cannot be made that of a survivor.
+    #[error("the log in {folder}: {source}; nothing was changed")]
+    Force {
+        /// The data directory.
+        folder: PathBuf,
+        /// What is wrong.
+        source: ReplicaError,
     },
     /// The log does not check.
     #[error("the log in {folder} is refused: {source}; nothing was changed. {REPLACE}")]
@@ -173,6 +183,60 @@ pub fn check(folder: &Path) -> Result<Checked, StoreError> {
         entries: recovery.recovered.entries.len(),
         torn_tail: recovery.torn_tail,
     })
+}
+
+/// What [`force_quorum`] did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Forced {
+    /// The entry from which on the survivor is alone.
+    pub index: u64,
+    /// How often that was done, this time included.
+    pub generation: u64,
+    /// The ids that are not used again.
+    pub retired: Vec<u64>,
+}
+
+/// Makes the member of `config`, which must not run, the whole cluster. See
+/// [`holdfast_replica::force_quorum`] for what that does and what it endangers.
+///
+/// # Errors
+/// As [`Store::open`]; also when the log cannot be read by this release.
+pub fn force_quorum(folder: &Path, config: &Config) -> Result<Forced, StoreError> {
+    let lock = lock(folder)?;
+    let logs = log_files(folder)?;
+    if logs.is_empty() {
+        let (path, what) = (folder.to_owned(), "holds no log");
+        return Err(StoreError::Unusable { path, what, remedy: "name the survivor's own" });
+    }
+    let key = seal_key(folder, true)?;
+    let recovery = read_log(folder, &WalKey::new(&key), &logs)?;
+    let checkpoint = holdfast_replica::force_quorum(config, &recovery.recovered)
+        .map_err(|source| StoreError::Force { folder: folder.to_owned(), source })?;
+    let state = State::restore(&checkpoint.snapshot.data).map_err(|error| {
+        let index = checkpoint.snapshot.index;
+        let source = ReplicaError::Snapshot { index, error };
+        StoreError::Force { folder: folder.to_owned(), source }
+    })?;
+    let forced = Forced {
+        index: checkpoint.snapshot.index,
+        generation: state.membership().generation(),
+        retired: state.membership().retired().map(|id| id.0).collect(),
+    };
+    let refused = |source| StoreError::Log { folder: folder.to_owned(), source };
+    let (mut writer, mut steps) =
+        WalWriter::start(WalKey::new(&key), *random()?, &recovery).map_err(refused)?;
+    let batch = WriteBatch {
+        number: 1,
+        must_sync: true,
+        checkpoint: Some(checkpoint),
+        entries: Vec::new(),
+        hard_state: None,
+    };
+    steps.extend(writer.write(&batch).map_err(refused)?);
+    let mut files = Files::open(folder).map_err(StoreError::io(folder))?;
+    files.carry_out(steps).map_err(StoreError::io(folder))?;
+    drop(lock);
+    Ok(forced)
 }
 
 fn lock(folder: &Path) -> Result<File, StoreError> {

@@ -12,6 +12,7 @@ fn batch(number: u64, text: &'static str) -> WriteBatch {
         must_sync: true,
         checkpoint: None,
         entries: vec![LogEntry {
+            kind: Default::default(),
             term: 1,
             index: number,
             data: Bytes::from_static(text.as_bytes()),

@@ -97,6 +97,8 @@ pub struct Transport {
     first_token: usize,
     next_arrival: usize,
     peers: BTreeMap<u64, SocketAddr>,
+    /// Ids that were removed from the cluster.
+    retired: BTreeSet<u64>,
     dialled: BTreeMap<Token, Dialled>,
     arrived: BTreeMap<Token, Arrived>,
     unread: BTreeSet<Token>,
@@ -186,6 +188,7 @@ impl Transport {
             first_token,
             next_arrival: first_token.saturating_add(DIALLED_TOKENS),
             peers,
+            retired: BTreeSet::new(),
             dialled,
             arrived: BTreeMap::new(),
             unread: BTreeSet::new(),
@@ -193,6 +196,39 @@ impl Transport {
             refusals: RefusalCounters::default(),
             dropped_messages: 0,
         })
+    }
+
+    /// Connects to `peers` and to nobody else from now on; those of `retired` are refused by name.
+    ///
+    /// A member that is in neither may still arrive with a certificate of this cluster: it may
+    /// know of a change before this member does.
+    pub fn set_peers(&mut self, peers: BTreeMap<u64, SocketAddr>, retired: BTreeSet<u64>) {
+        let moved = |id: &u64| self.peers.get(id) != peers.get(id);
+        let stale: BTreeSet<u64> = self.peers.keys().copied().filter(moved).collect();
+        self.dialled.retain(|_, dialled| !stale.contains(&dialled.peer));
+        self.arrived
+            .retain(|_, arrived| arrived.greeted.is_none_or(|(from, _)| !retired.contains(&from)));
+        let known: BTreeSet<u64> = self.dialled.values().map(|dialled| dialled.peer).collect();
+        for peer in peers.keys().copied().filter(|peer| !known.contains(peer)) {
+            for lane in LANES {
+                let Some(token) = self.free_token() else { return };
+                let state = DialState::Waiting { until: Nanos::ZERO };
+                let pause_ms = REDIAL_MS.0;
+                self.dialled.insert(token, Dialled { peer, lane, state, pause_ms, snapshots: 0 });
+            }
+        }
+        (self.peers, self.retired) = (peers, retired);
+    }
+
+    /// The first token of a connection to make that is not in use.
+    fn free_token(&self) -> Option<Token> {
+        let tokens = (1..DIALLED_TOKENS).map(|at| Token(self.first_token.saturating_add(at)));
+        tokens.into_iter().find(|token| !self.dialled.contains_key(token))
+    }
+
+    /// Members to whom every lane stands.
+    pub fn connected_peers(&self) -> impl Iterator<Item = u64> {
+        self.peers.keys().copied().filter(|peer| self.connected(*peer))
     }
 
     /// The address that is listened on.
@@ -507,9 +543,20 @@ impl Transport {
         }
         let greeting = Greeting::decode(&bytes).ok_or(Refusal::GreetingMalformed)?;
         let certificate = arrived.channel.certificate().ok_or(Refusal::NoCertificate)?;
-        let known = greeting.to == self.own && self.peers.contains_key(&greeting.from);
-        if !known || !belongs_to(certificate, greeting.from) {
+        let other = greeting.to == self.own && greeting.from != self.own;
+        if !other || !belongs_to(certificate, greeting.from) {
             return Err(Refusal::WrongMember);
+        }
+        if self.retired.contains(&greeting.from) {
+            if self.refusals.count(Refusal::RetiredMember) == 0 {
+                let member = greeting.from;
+                tracing::warn!(
+                    member,
+                    "it was removed from the cluster and is refused; empty its data directory and \
+                     add it under a new id"
+                );
+            }
+            return Err(Refusal::RetiredMember);
         }
         let who = (greeting.from, greeting.lane);
         arrived.channel.allow(message_bytes_max(greeting.lane));

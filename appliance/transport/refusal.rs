@@ -15,6 +15,8 @@ pub enum Refusal {
     WrongMember,
     /// Its certificate is not that of the target it says it is, or there is no such target.
     WrongTarget,
+    /// It was removed from the cluster for good.
+    RetiredMember,
     /// What it sends is not TLS 1.3 as expected.
     TlsMalformed,
     /// The first message is not a greeting of this protocol.
@@ -37,6 +39,7 @@ impl Refusal {
             Self::OurCertificateRefused => "our_certificate_refused",
             Self::WrongMember => "wrong_member",
             Self::WrongTarget => "wrong_target",
+            Self::RetiredMember => "retired_member",
             Self::TlsMalformed => "tls_malformed",
             Self::GreetingMalformed => "greeting_malformed",
             Self::MessageTooLong => "message_too_long",

@@ -243,3 +243,27 @@ fn a_full_queue_loses_its_oldest_messages() {
     assert!(numbers.is_sorted());
     assert_eq!(numbers.len() as u64 + a.transport.dropped_messages(), u64::from(sent));
 }
+
+#[test]
+fn a_member_that_was_added_is_connected_to_and_one_that_was_removed_is_refused_by_name() {
+    let folder = authority(&[1, 2, 3]);
+    let (mut a, mut b) = pair(folder.path());
+    connect(&mut a, &mut b);
+    let (at_a, at_b) = (a.transport.local_address().unwrap(), b.transport.local_address().unwrap());
+    let at_c = free_address();
+    let mut c = Member::new(3, at_c, &[(1, at_a), (2, at_b)], folder.path());
+    // Nobody told member 1 yet; the certificate speaks for member 3.
+    run_until(&mut [&mut a, &mut b, &mut c], |ends| ends[2].transport.connected(1));
+    let both = |other: u64, address| [(other, address), (3, at_c)].into_iter().collect();
+    a.transport.set_peers(both(2, at_b), BTreeSet::new());
+    b.transport.set_peers(both(1, at_a), BTreeSet::new());
+    run_until(&mut [&mut a, &mut b, &mut c], |ends| {
+        ends[0].transport.connected(3) && ends[1].transport.connected(3)
+    });
+    assert!(a.transport.connected(2), "the connection before goes on");
+    a.transport.set_peers([(2, at_b)].into_iter().collect(), [3].into_iter().collect());
+    run_until(&mut [&mut a, &mut b, &mut c], |ends| {
+        ends[0].transport.refusals().count(Refusal::RetiredMember) > 0
+    });
+    assert!(!a.transport.connected(3) && a.transport.connected(2));
+}

@@ -210,6 +210,13 @@ pub(in crate::cli) fn cluster_status(cluster: &ClusterStatus, width: Width) -> S
         clean(&cluster.state_hash),
         member_table(cluster, width),
     );
+    if !cluster.change.is_empty() {
+        text.push_str(&format!("\nMembers   {}\n", clean(&cluster.change)));
+    }
+    if !cluster.retired.is_empty() {
+        let ids: Vec<String> = cluster.retired.iter().map(ToString::to_string).collect();
+        text.push_str(&format!("\nRetired   {}\n", ids.join(", ")));
+    }
     if !cluster.refusals.is_empty() {
         let mut table = Table::new(width, &[Column::Number("COUNT"), Column::Text("REFUSED FOR")]);
         for refusal in &cluster.refusals {

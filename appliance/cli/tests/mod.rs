@@ -323,13 +323,17 @@ fn json_is_accepted_before_and_after_the_command_with_stable_names() {
         keys(&json["cluster"]),
         [
             "applied_index",
+            "change",
             "commit_index",
+            "generation",
             "incarnation",
             "leader",
+            "level",
             "member",
             "members",
             "owner",
             "refusals",
+            "retired",
             "state_hash",
             "term",
         ]

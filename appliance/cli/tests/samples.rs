@@ -168,6 +168,7 @@ fn member(number: u64, role: Role) -> MemberInfo {
         witness: false,
         release: "0.1.0".into(),
         level: 2,
+        standing: "voter".into(),
     }
 }
 
@@ -187,6 +188,10 @@ pub(super) fn cluster() -> ClusterStatus {
             since_unix_ms: NOON - 192_000,
         }),
         state_hash: "00112233aabbccdd".into(),
+        level: 2,
+        change: String::new(),
+        retired: Vec::new(),
+        generation: 0,
         refusals: vec![Refusal { reason: "foreign_certificate".into(), count: 2 }],
     }
 }

@@ -31,11 +31,11 @@ mod store;
 pub use client::{Client, ClientError};
 pub use frame::{FRAME_BYTES_MAX, FrameError, FrameReader, encode_frame};
 pub use messages::{
-    ChildSa, ClusterStatus, ClusterStatusRequest, Done, DropReason, DropReasons,
-    DropReasonsRequest, Failure, FailureKind, Flow, FlowList, FlowListRequest, Handover, Health,
-    IkeSa, MemberInfo, Ownership, Problem, Refusal, Request, RequestKind, Response, ResponseKind,
-    Role, SaList, SaListRequest, Status, StatusRequest, Target, TargetList, TargetListRequest,
-    TargetSet,
+    CancelMemberChange, ChangeMembers, ChildSa, ClusterStatus, ClusterStatusRequest, Done,
+    DropReason, DropReasons, DropReasonsRequest, Failure, FailureKind, Flow, FlowList,
+    FlowListRequest, Handover, Health, IkeSa, MemberInfo, NewMember, Ownership, Problem, Refusal,
+    Request, RequestKind, Response, ResponseKind, Role, SaList, SaListRequest, Status,
+    StatusRequest, Target, TargetList, TargetListRequest, TargetSet,
 };
 pub use names::Named;
 pub use store::{RecordKind, RecordReadiness, StoreList, StoreListRequest, StoreRecord};

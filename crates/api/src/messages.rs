@@ -9,13 +9,19 @@ use serde::Serialize;
 #[derive(Clone, PartialEq, Message)]
 pub struct Request {
     /// What is asked; `None` when a newer CLI asks something this member does not know.
-    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 40")]
+    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 40, 50, 51")]
     pub kind: Option<RequestKind>,
 }
 
 /// What can be asked.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum RequestKind {
+    /// Somebody joins the cluster, leaves it, or takes another's place.
+    #[prost(message, tag = "50")]
+    ChangeMembers(ChangeMembers),
+    /// Give the change of the members up.
+    #[prost(message, tag = "51")]
+    CancelMemberChange(CancelMemberChange),
     /// The state of the member and its cluster at a glance.
     #[prost(message, tag = "1")]
     Status(StatusRequest),
@@ -44,6 +50,35 @@ pub enum RequestKind {
     #[prost(message, tag = "40")]
     StoreList(StoreListRequest),
 }
+
+/// Somebody joins the cluster, leaves it, or both at once: one takes the other's place.
+#[derive(Clone, PartialEq, Message)]
+pub struct ChangeMembers {
+    /// Who joins.
+    #[prost(message, optional, tag = "1")]
+    pub add: Option<NewMember>,
+    /// Who leaves for good.
+    #[prost(uint64, optional, tag = "2")]
+    pub remove: Option<u64>,
+}
+
+/// Who joins.
+#[derive(Clone, PartialEq, Message)]
+pub struct NewMember {
+    /// Its number, never used before in this cluster.
+    #[prost(uint64, tag = "1")]
+    pub member: u64,
+    /// Where it listens for the others.
+    #[prost(string, tag = "2")]
+    pub address: String,
+    /// Whether it votes and never owns.
+    #[prost(bool, tag = "3")]
+    pub witness: bool,
+}
+
+/// Gives the change of the members up.
+#[derive(Clone, PartialEq, Message)]
+pub struct CancelMemberChange {}
 
 /// Asks for [`Status`].
 #[derive(Clone, PartialEq, Message)]
@@ -296,6 +331,9 @@ pub struct MemberInfo {
     /// What its program can read and write; 0 while this member has not heard it.
     #[prost(uint32, tag = "52")]
     pub level: u32,
+    /// "voter", "learner" or "leaving".
+    #[prost(string, tag = "53")]
+    pub standing: String,
 }
 
 /// Connections from or to members that were refused, under a name.
@@ -342,6 +380,18 @@ pub struct ClusterStatus {
     /// Refused connections, by reason.
     #[prost(message, repeated, tag = "10")]
     pub refusals: Vec<Refusal>,
+    /// What every member can read and write.
+    #[prost(uint32, tag = "50")]
+    pub level: u32,
+    /// How far the change of the members is; empty when none is under way.
+    #[prost(string, tag = "51")]
+    pub change: String,
+    /// Ids that were removed and are not used again.
+    #[prost(uint64, repeated, tag = "52")]
+    pub retired: Vec<u64>,
+    /// How often a survivor was made the whole cluster.
+    #[prost(uint64, tag = "53")]
+    pub generation: u64,
 }
 
 /// One IKE SA.

@@ -274,11 +274,12 @@ pub(crate) fn configuration_from_raft(members: &ConfState) -> Configuration {
 
 pub(crate) fn configuration_to_raft(configuration: &Configuration) -> ConfState {
     let list = |ids: &BTreeSet<MemberId>| ids.iter().map(|id| id.0).collect();
-    let mut members = ConfState::default();
-    members.voters = list(&configuration.voters);
-    members.voters_outgoing = list(&configuration.outgoing);
-    members.learners = list(&configuration.learners);
-    members.learners_next = list(&configuration.learners_next);
-    members.auto_leave = configuration.auto_leave;
-    members
+    ConfState {
+        voters: list(&configuration.voters),
+        voters_outgoing: list(&configuration.outgoing),
+        learners: list(&configuration.learners),
+        learners_next: list(&configuration.learners_next),
+        auto_leave: configuration.auto_leave,
+        ..ConfState::default()
+    }
 }

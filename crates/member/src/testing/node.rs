@@ -14,7 +14,7 @@ use holdfast_datapath::{
     TablesPublisher, Worker, WorkerCommand, WorkerEvent, WorkerLimits, WorkerParts, ring,
 };
 use holdfast_packet::{MemoryPort, Nanos, Side};
-use holdfast_replica::{Lane, Recovered};
+use holdfast_replica::{Config, Lane, Recovered, WriteBatch, force_quorum};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -225,6 +225,22 @@ impl Node {
         };
         let packets = self.counters().map(done).sum();
         self.input(Input::Traffic { packets });
+    }
+
+    /// Makes this node, which is dead, the whole cluster.
+    pub(crate) fn force_quorum(&mut self, config: &MemberConfig) -> Result<(), MemberError> {
+        let members = config.members.clone();
+        let replica = Config::new(config.id, members, config.timing, config.incarnation);
+        let checkpoint = force_quorum(&replica, &self.disk.crash())?;
+        self.disk.write(WriteBatch {
+            number: u64::MAX,
+            must_sync: true,
+            checkpoint: Some(checkpoint),
+            entries: Vec::new(),
+            hard_state: None,
+        });
+        self.disk.sync(u64::MAX);
+        Ok(())
     }
 
     /// The disk takes nothing from now on, and the member is told.

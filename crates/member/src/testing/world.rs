@@ -322,6 +322,18 @@ impl World {
         self.input(id, Input::WorkerStalled { worker, stalled });
     }
 
+    /// The operator's override: a dead member becomes the whole cluster, and is booted.
+    ///
+    /// # Errors
+    /// [`MemberError`] when its log cannot be read.
+    pub fn force_quorum(&mut self, id: MemberId) -> Result<(), MemberError> {
+        let config = self.config_of(id);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.force_quorum(&config)?;
+        }
+        self.restart(id, false)
+    }
+
     /// A member's disk is full or broken from now on.
     pub fn fail_disk(&mut self, id: MemberId) {
         if let Some(node) = self.nodes.get_mut(&id) {

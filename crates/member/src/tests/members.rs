@@ -137,3 +137,28 @@ fn an_owner_that_leaves_hands_the_traffic_over_first() {
         );
     }
 }
+
+#[test]
+fn a_forced_survivor_repeats_no_number() {
+    for seed in seeds(20) {
+        let mut world = connected(Setup { seed, ..Setup::default() });
+        let before = owner(&world);
+        let survivor = others(before)[0];
+        // The survivor misses what the two others grant and use.
+        world.isolate(survivor);
+        world.run_for_ms(2_000);
+        let behind = world.node(survivor).unwrap().member().state().applied();
+        assert!(behind < world.node(before).unwrap().member().state().applied(), "seed {seed}");
+        (1..=3).map(MemberId).for_each(|id| world.kill(id));
+        world.run_for_ms(100);
+        world.heal();
+        world.force_quorum(survivor).unwrap();
+        world.run_until(5_000, |world| world.owner() == Some(survivor)).expect("it owns");
+        let state = world.node(survivor).unwrap().member().state();
+        assert_eq!((state.children().len(), state.ike_sas().len()), (0, 0), "seed {seed}");
+        assert_eq!(state.membership().generation(), 1);
+        // The peer goes on with its SA for a while, and is answered nothing.
+        world.run_for_ms(500);
+        assert_lawful(&mut world);
+    }
+}
