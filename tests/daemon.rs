@@ -17,15 +17,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_holdfastd");
+const TOOL: &str = env!("CARGO_BIN_EXE_holdfast");
 /// Long enough for any machine; only a failure takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 const KEY: &str = "swordfish-swordfish";
 
-/// Three members in one folder, on loopback addresses of their own.
+/// Three members in one folder, and a fourth that may join, on loopback addresses of their own.
 struct Cluster {
     folder: tempfile::TempDir,
     network: u8,
-    daemons: [Option<Child>; 3],
+    daemons: [Option<Child>; 4],
 }
 
 impl Cluster {
@@ -33,11 +34,31 @@ impl Cluster {
     fn new(network: u8) -> Self {
         let folder = tempfile::tempdir().unwrap();
         holdfast::pki::init(&folder.path().join("pki"), "test", &[1, 2, 3]).unwrap();
-        let cluster = Self { folder, network, daemons: [None, None, None] };
+        let cluster = Self { folder, network, daemons: [None, None, None, None] };
         for member in 1..=3 {
             fs::write(cluster.config(member), cluster.configuration(member, "pki")).unwrap();
         }
         cluster
+    }
+
+    /// Lets member 4 in: a certificate, a configuration that joins, a daemon.
+    fn start_fourth(&mut self) {
+        holdfast::pki::issue(&self.path("pki"), 4).unwrap();
+        let address = self.address(4);
+        let mut text = self.configuration(4, "pki");
+        text = text.replace("[cluster]\n", "[cluster]\njoin = true\n");
+        text += &format!("[[cluster.member]]\nid = 4\naddress = \"{address}\"\n");
+        fs::write(self.config(4), text).unwrap();
+        self.start(4);
+    }
+
+    /// Runs the operator's tool against a member; exit code and all it said.
+    fn tool(&self, member: u8, arguments: &[&str]) -> (Option<i32>, String) {
+        let socket = self.path(&format!("socket-{member}"));
+        let output =
+            Command::new(TOOL).arg("--socket").arg(socket).args(arguments).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
     }
 
     fn started(network: u8) -> Self {
@@ -382,4 +403,76 @@ fn a_wrong_configuration_is_refused_with_its_place() {
     let expected =
         format!(":{line}:1: unknown key \"timin\" in [cluster]; did you mean \"timing\"?");
     assert!(complaint.contains(&expected), "{complaint}");
+}
+
+#[test]
+fn a_member_that_lost_its_machine_is_replaced_under_a_new_id() {
+    let mut cluster = Cluster::started(93);
+    let owner = cluster.wait_for_owner(&[1, 2, 3]);
+    cluster.wait("all members to be recorded", || {
+        cluster.cluster_status(owner).filter(|status| status.level >= 2)
+    });
+    let lost = (1..=3).find(|member| *member != owner).unwrap();
+    cluster.kill(lost);
+    cluster.start_fourth();
+    let replacement = format!("4={}", cluster.address(4));
+    let (code, said) =
+        cluster.tool(owner, &["cluster", "replace", &lost.to_string(), &replacement]);
+    assert_eq!(code, Some(0), "{said}");
+    let status = cluster.wait("the new member to vote", || {
+        let status = cluster.cluster_status(owner)?;
+        let votes = status.members.iter().any(|m| m.member == 4 && m.standing == "voter");
+        (votes && status.change.is_empty()).then_some(status)
+    });
+    assert_eq!(status.members.len(), 3);
+    assert_eq!(status.retired, [u64::from(lost)]);
+    assert!(status.members.iter().all(|member| !member.release.is_empty()));
+    // It is as good as any other: the owner may go now.
+    cluster.kill(owner);
+    let left = (1..=3).find(|member| ![lost, owner].contains(member)).unwrap();
+    let next = cluster.wait_for_owner(&[left, 4]);
+    assert!(next == left || next == 4);
+    // The lost one comes back with its disk and is refused by name.
+    cluster.start(lost);
+    cluster.wait("the refusal", || {
+        let log = cluster.log(left) + &cluster.log(4);
+        log.contains("it was removed from the cluster and is refused").then_some(())
+    });
+    let (code, said) = cluster.tool(next, &["cluster", "add", &format!("{lost}=127.0.0.1:1")]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("was used before"), "{said}");
+}
+
+#[test]
+fn a_survivor_is_made_the_whole_cluster_by_its_operator_only() {
+    let mut cluster = Cluster::started(94);
+    cluster.wait_for_owner(&[1, 2, 3]);
+    let config = cluster.config(2).display().to_string();
+    let force = ["cluster", "force-quorum", "--config", &config, "--survivor", "2"];
+    let (code, said) = cluster.tool(2, &force);
+    assert_eq!(code, Some(2), "without the confirmation: {said}");
+    let sure = [&force[..], &["--i-know-the-others-are-dead"]].concat();
+    let (code, said) = cluster.tool(2, &sure);
+    assert_eq!(code, Some(1), "it runs: {said}");
+    assert!(said.contains("in use by another daemon"), "{said}");
+    for member in 1..=3 {
+        cluster.kill(member);
+    }
+    cluster.start(2);
+    let alone = cluster.wait("an answer", || cluster.cluster_status(2));
+    assert_eq!(alone.leader, None, "one of three is fenced");
+    cluster.kill(2);
+    let (code, said) = cluster.tool(2, &sure);
+    assert_eq!(code, Some(0), "{said}");
+    cluster.start(2);
+    assert_eq!(cluster.wait_for_owner(&[2]), 2);
+    let status = cluster.cluster_status(2).unwrap();
+    assert_eq!((status.members.len(), status.generation), (1, 1));
+    assert_eq!(status.retired, [1, 3]);
+    // One of the others comes back: it is refused by name and gets nowhere.
+    cluster.start(1);
+    cluster.wait("the refusal", || {
+        cluster.log(2).contains("it was removed from the cluster and is refused").then_some(())
+    });
+    assert_eq!(cluster.wait_for_owner(&[2]), 2);
 }

@@ -1,6 +1,6 @@
 use super::*;
 use bytes::Bytes;
-use holdfast_replica::{HardState, LogEntry, WriteBatch};
+use holdfast_replica::{Checkpoint, HardState, LogEntry, SnapshotImage, WriteBatch};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -159,4 +159,44 @@ fn the_check_of_a_sound_directory_counts_what_is_there() {
     three_entries(folder.path());
     let checked = check(folder.path()).unwrap();
     assert_eq!((checked.incarnation, checked.entries), (1, 3));
+}
+
+#[test]
+fn a_disk_that_fails_is_told_once_and_nothing_is_acknowledged_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let store = Store::open(&data).unwrap();
+    let (bell, rings) = mpsc::channel();
+    let (_, thread) = store.start_thread(move || bell.send(()).unwrap()).unwrap();
+    // The next snapshot finds no folder to be written to.
+    fs::remove_dir_all(&data).unwrap();
+    let snapshot = SnapshotImage { index: 1, term: 1, data: vec![1].into() };
+    let hard_state = HardState { term: 1, vote: 1, commit: 1 };
+    let checkpoint = Some(Checkpoint { snapshot, hard_state, entries: Vec::new() });
+    thread.write(WriteBatch { checkpoint, ..batch(1, "one") });
+    thread.write(batch(2, "two"));
+    rings.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(thread.poll_news(), Some(Stored::Failed(_))));
+    thread.write(batch(3, "three"));
+    assert!(rings.recv_timeout(PATIENCE).is_err(), "the thread is gone, and says nothing more");
+    assert!(thread.poll_news().is_none());
+}
+
+#[test]
+fn an_empty_or_foreign_directory_is_not_forced() {
+    let folder = tempfile::tempdir().unwrap();
+    let members = [1, 2, 3].map(holdfast_cluster::MemberId).to_vec();
+    let config = Config::new(
+        holdfast_cluster::MemberId(2),
+        members,
+        holdfast_replica::Timing::DEFAULT,
+        holdfast_cluster::Incarnation(1),
+    );
+    let refused = force_quorum(folder.path(), &config).unwrap_err().to_string();
+    assert!(refused.contains("holds no log"), "{refused}");
+    // Entries that are no commands: a log of something else.
+    three_entries(folder.path());
+    let refused = force_quorum(folder.path(), &config).unwrap_err().to_string();
+    assert!(refused.contains("nothing was changed"), "{refused}");
+    assert_eq!(check(folder.path()).unwrap().entries, 3);
 }
