@@ -144,7 +144,7 @@ pub(super) enum ClusterCommand {
     /// Make the cluster's certificate authority and a certificate for each member.
     Init(InitArguments),
     /// Make the certificate of one more member, with the authority that `init` made.
-    Certificate(CertificateArguments),
+    Certificate(MemberCertificateArguments),
     /// Have a member join; ask the owner. Start it with `join = true` in its [cluster] section.
     Add(AddArguments),
     /// Have a member leave for good; ask the owner. Its id is never used again.
@@ -192,7 +192,7 @@ pub(super) struct ForceArguments {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct CertificateArguments {
+pub(super) struct MemberCertificateArguments {
     /// The folder `holdfast cluster init` wrote to, with ca.pem and ca.key.
     #[arg(long, value_name = "DIR")]
     pub(super) dir: PathBuf,

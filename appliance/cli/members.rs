@@ -1,7 +1,7 @@
 //! Certificates of new members, and the override after the loss of a quorum.
 
 use super::answer::{Answer, Fault};
-use super::arguments::{CertificateArguments, ForceArguments};
+use super::arguments::{ForceArguments, MemberCertificateArguments};
 use crate::config::Config;
 use crate::pki::{self, PkiError};
 use crate::{daemon, store};
@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::io::ErrorKind;
 
 /// Makes one more member's certificate.
-pub(super) fn certificate(arguments: &CertificateArguments) -> Result<Answer, Fault> {
+pub(super) fn certificate(arguments: &MemberCertificateArguments) -> Result<Answer, Fault> {
     let (id, address) = (arguments.member.id, arguments.member.address);
     let files = pki::issue(&arguments.dir, id).map_err(|error| {
         let next_action = match &error {
