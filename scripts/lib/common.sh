@@ -13,6 +13,7 @@ BED_PACKAGES=(iproute2 ethtool nftables tcpdump nginx-light util-linux procps
   charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins
   libstrongswan-extra-plugins)
 RIVAL_PACKAGES=(keepalived)
+CHAOS_PACKAGES=(nftables e2fsprogs mount python3-minimal)
 ORACLE_PACKAGES=(python3-scapy python3-cryptography)
 
 # install_packages PACKAGE...: installs what is missing, starting no service.

@@ -27,6 +27,8 @@ const BUFFER_KIB: &str = "16384";
 pub enum Direction {
     /// Those that enter through the device: at the far end of a link, what its owner sends.
     In,
+    /// Those that leave through the device: at its owner's end, what it sends.
+    Out,
     /// All.
     Both,
 }
@@ -62,7 +64,11 @@ impl Capture {
         let log = file.with_extension("log");
         let fixed = ["tcpdump", "-n", "-Z", "root", "-s", SNAP_BYTES, "-B", BUFFER_KIB, "-Q"];
         let mut command: Vec<&OsStr> = fixed.iter().map(OsStr::new).collect();
-        let direction = if direction == Direction::In { "in" } else { "inout" };
+        let direction = match direction {
+            Direction::In => "in",
+            Direction::Out => "out",
+            Direction::Both => "inout",
+        };
         command.extend([direction, "-i", device, "-w"].map(OsStr::new));
         command.push(file.as_os_str());
         command.extend((!filter.is_empty()).then_some(OsStr::new(filter)));

@@ -57,6 +57,7 @@ fn clean_up(applies: &dyn Fn(u32) -> bool) -> Result<Vec<String>, BedError> {
         removed.push(name.to_owned());
     }
     for folder in folders().into_iter().filter(|path| folder_maker(path).is_some_and(applies)) {
+        unmount_below(&folder);
         let _ = std::fs::remove_dir_all(&folder);
         removed.push(folder.display().to_string());
     }
@@ -73,6 +74,16 @@ pub(crate) fn remove_namespace(name: &str) {
         let _ = run("kill", &kill);
     }
     let _ = run("ip", &["netns", "del", name]);
+}
+
+/// Unmounts what is mounted in a folder, so that it can be removed. A disk of a bed is a file in
+/// the same folder.
+fn unmount_below(folder: &Path) {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split_whitespace().nth(1));
+    for point in points.filter(|point| Path::new(point).starts_with(folder)) {
+        let _ = run("umount", &["-l", point]);
+    }
 }
 
 fn namespace_maker(name: &str) -> Option<u32> {

@@ -27,11 +27,13 @@
 //!   known by the port;
 //! * the product's crates are not used, but for [`swarm`], whose peers only have to be many;
 //! * findings are computed by pure code with tests of its own: [`wire`], [`probe`], [`report`],
-//!   [`failover::parts`], [`failover::stats`].
+//!   [`failover::parts`], [`failover::stats`], [`chaos::fault`], [`chaos::speech`],
+//!   [`chaos::deliveries`].
 #![forbid(unsafe_code)]
 
 pub mod bed;
 pub mod capture;
+pub mod chaos;
 pub mod demo;
 pub mod error;
 pub mod failover;

@@ -13,6 +13,7 @@ use crate::topology::{
 use crate::wait::wait_until;
 use rustix::process::Signal;
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -169,6 +170,24 @@ impl Cluster {
         Self::prepare_with(bed, options, Some(witness), None)
     }
 
+    /// Like [`Self::prepare`], with ports whose frames show in captures at the members' own ends
+    /// as well: they take the way through the kernel's queues.
+    ///
+    /// # Errors
+    /// When the tool refuses.
+    pub fn prepare_visible(bed: &Bed, options: ClusterOptions) -> Result<Self, BedError> {
+        let cluster = Self::prepare(bed, options)?;
+        for Member { config, .. } in &cluster.members {
+            let fault = |e| BedError::file("rewrite", config, e);
+            let text = fs::read_to_string(config).map_err(fault)?;
+            let text = ["outside", "inside"].iter().fold(text, |text, port| {
+                text.replace(&format!("iface={port}\""), &format!("iface={port},qdisc_bypass=0\""))
+            });
+            fs::write(config, text).map_err(fault)?;
+        }
+        Ok(cluster)
+    }
+
     /// Like [`Self::prepare`], for targets that run [`crate::follower::Followers`].
     ///
     /// # Errors
@@ -312,11 +331,20 @@ remote_ts = [\"{CLIENT_INNER}/32\"]
     /// # Errors
     /// When the daemon cannot start.
     pub fn start(&mut self, bed: &Bed, number: u8) -> Result<(), BedError> {
+        self.start_under(bed, number, &[])
+    }
+
+    /// As [`start`](Self::start), by way of a program that replaces itself by the daemon.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub fn start_under(&mut self, bed: &Bed, number: u8, way: &[&str]) -> Result<(), BedError> {
         let namespace = bed.topology.member(number)?;
         let log = self.log(number);
         let holdfastd = self.options.programs.holdfastd.clone();
         let member = self.member(number)?;
-        let arguments = [holdfastd.as_os_str(), "--config".as_ref(), member.config.as_os_str()];
+        let mut arguments: Vec<&OsStr> = way.iter().map(OsStr::new).collect();
+        arguments.extend([holdfastd.as_os_str(), "--config".as_ref(), member.config.as_os_str()]);
         let name = format!("holdfastd {number}");
         member.process = Some(Process::start(namespace, &name, &log, &[], &arguments)?);
         Ok(())
@@ -343,6 +371,23 @@ remote_ts = [\"{CLIENT_INNER}/32\"]
         let at = Wall::now();
         process.kill_now();
         Ok(at)
+    }
+
+    /// Sends `signal` to member `number` and tells when.
+    ///
+    /// # Errors
+    /// When there is no such member or it does not run.
+    pub fn signal(&mut self, number: u8, signal: Signal) -> Result<Wall, BedError> {
+        let process = self.member(number)?.process.as_mut().ok_or_else(|| no_member(number))?;
+        let at = Wall::now();
+        process.signal(signal);
+        Ok(at)
+    }
+
+    /// The process id of member `number`, while it runs.
+    pub fn process_id(&mut self, number: u8) -> Option<u32> {
+        let process = self.member(number).ok()?.process.as_mut()?;
+        process.runs().then(|| process.id())
     }
 
     /// Asks member `number` for its status.
@@ -402,7 +447,12 @@ remote_ts = [\"{CLIENT_INNER}/32\"]
         self.explain(ready)
     }
 
-    fn ready_owner(&self) -> Result<Option<u8>, BedError> {
+    /// The owner, when every member has applied what is committed and every Child SA can be taken
+    /// over.
+    ///
+    /// # Errors
+    /// When a member does not answer.
+    pub fn ready_owner(&self) -> Result<Option<u8>, BedError> {
         let mut owner = None;
         for number in self.numbers() {
             owner = owner.or(self.status(number)?.owner());

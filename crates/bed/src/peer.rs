@@ -14,6 +14,7 @@ use crate::topology::{CLIENT_INNER, COMMON};
 use crate::wait::wait_until;
 use rustix::process::Signal;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -44,6 +45,10 @@ pub struct Connection {
     pub child_settings: String,
     /// The pre-shared key the client uses.
     pub pre_shared_key: String,
+    /// Who the client says it is.
+    pub identity: String,
+    /// Its address inside the tunnel.
+    pub inner: Ipv4Addr,
 }
 
 impl Default for Connection {
@@ -52,6 +57,8 @@ impl Default for Connection {
             connection_settings: String::new(),
             child_settings: String::new(),
             pre_shared_key: PRE_SHARED_KEY.to_owned(),
+            identity: CLIENT_IDENTITY.to_owned(),
+            inner: CLIENT_INNER,
         }
     }
 }
@@ -263,7 +270,8 @@ swanctl {{
 }
 
 fn client_configuration(connection: &Connection) -> String {
-    let Connection { connection_settings, child_settings, pre_shared_key } = connection;
+    let Connection { connection_settings, child_settings, pre_shared_key, identity, inner } =
+        connection;
     format!(
         "connections {{
   home {{
@@ -272,7 +280,7 @@ fn client_configuration(connection: &Connection) -> String {
     {connection_settings}
     local {{
       auth = psk
-      id = {CLIENT_IDENTITY}
+      id = {identity}
     }}
     remote {{
       auth = psk
@@ -280,7 +288,7 @@ fn client_configuration(connection: &Connection) -> String {
     }}
     children {{
       home {{
-        local_ts = {CLIENT_INNER}/32
+        local_ts = {inner}/32
         remote_ts = {COMMON}/32
         {child_settings}
       }}

@@ -126,9 +126,21 @@ impl Prober {
     /// # Errors
     /// When the thread cannot start.
     pub fn start(namespace: &Namespace, server: SocketAddrV4) -> Result<Self, BedError> {
+        Self::start_paced(namespace, server, PROBE_INTERVAL)
+    }
+
+    /// As [`start`](Self::start), with a probe each `interval`.
+    ///
+    /// # Errors
+    /// When the thread cannot start.
+    pub fn start_paced(
+        namespace: &Namespace,
+        server: SocketAddrV4,
+        interval: Duration,
+    ) -> Result<Self, BedError> {
         let shared = Arc::new(Shared::default());
         let own = Arc::clone(&shared);
-        let thread = namespace.spawn("prober", move || probe(&own, server))?;
+        let thread = namespace.spawn("prober", move || probe(&own, server, interval))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -172,7 +184,7 @@ impl Drop for Prober {
     }
 }
 
-fn probe(shared: &Arc<Shared>, server: SocketAddrV4) -> io::Result<()> {
+fn probe(shared: &Arc<Shared>, server: SocketAddrV4, interval: Duration) -> io::Result<()> {
     // Without the privilege it measures at normal priority.
     let _ = setpriority_process(None, NICENESS);
     let socket = UdpSocket::bind("0.0.0.0:0")?;
@@ -183,12 +195,12 @@ fn probe(shared: &Arc<Shared>, server: SocketAddrV4) -> io::Result<()> {
     let receiver = thread::Builder::new()
         .name("probe answers".to_owned())
         .spawn(move || receive(&listener, &receiving))?;
-    send(shared, &socket);
+    send(shared, &socket, interval);
     receiver.join().map_err(|_| io::Error::other("the receiver panicked"))?
 }
 
 /// Sends by absolute deadlines, so a late probe does not delay those after it.
-fn send(shared: &Shared, socket: &UdpSocket) {
+fn send(shared: &Shared, socket: &UdpSocket, interval: Duration) {
     let mut deadline = Instant::now();
     let mut number = 0u32;
     let mut probe = [0u8; PROBE_BYTES];
@@ -201,7 +213,7 @@ fn send(shared: &Shared, socket: &UdpSocket) {
         // A probe the machine refuses to send is a lost probe.
         let _ = socket.send(&probe);
         number = number.wrapping_add(1);
-        deadline += PROBE_INTERVAL;
+        deadline += interval;
         let now = Instant::now();
         if now.saturating_duration_since(deadline) > LATE_LIMIT {
             deadline = now;

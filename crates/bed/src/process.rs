@@ -163,11 +163,16 @@ impl Process {
         let _ = self.child.kill();
     }
 
-    /// Asks it to stop with `signal` and waits; kills it when it does not obey.
-    pub fn stop(&mut self, signal: Signal) {
+    /// Sends it a signal, if it still runs.
+    pub fn signal(&mut self, signal: Signal) {
         if let (true, Some(pid)) = (self.runs(), pid(&self.child)) {
             let _ = kill_process(pid, signal);
         }
+    }
+
+    /// Asks it to stop with `signal` and waits; kills it when it does not obey.
+    pub fn stop(&mut self, signal: Signal) {
+        self.signal(signal);
         let end = Instant::now() + STOP_LIMIT;
         while self.runs() && Instant::now() < end {
             thread::sleep(Duration::from_millis(5));

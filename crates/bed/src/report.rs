@@ -178,11 +178,13 @@ pub struct Promise {
 }
 
 impl Promise {
-    fn new(promise: impl Into<String>, found: impl Into<String>, kept: bool) -> Self {
+    /// A promise, what was found, and whether that keeps it.
+    pub fn new(promise: impl Into<String>, found: impl Into<String>, kept: bool) -> Self {
         Self { promise: promise.into(), found: found.into(), kept }
     }
 
-    fn zero(what: &str, found: u64) -> Self {
+    /// That something was never found.
+    pub fn zero(what: &str, found: u64) -> Self {
         Self::new(format!("no {what}"), found.to_string(), found == 0)
     }
 }

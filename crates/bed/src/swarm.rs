@@ -18,7 +18,7 @@ use holdfast_ike::testing::{Client, ClientConfig};
 use holdfast_ike::{Datagram, Identity};
 use holdfast_ipsec::TrafficSelector;
 use holdfast_packet::Nanos;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Write;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -45,8 +45,11 @@ const PORT_IKE: u16 = 500;
 const NON_ESP_MARKER: [u8; 4] = [0; 4];
 /// How long the loop sleeps when nothing comes.
 const IDLE: Duration = Duration::from_millis(2);
-/// Without a new SA for so long, the swarm has failed.
-const STUCK: Duration = Duration::from_secs(30);
+/// Half-open SAs end with their owner, so a negotiation that takes longer begins anew.
+const PATIENCE_MS: u64 = 5_000;
+/// Without a new SA for so long, the swarm has failed. A gateway that has answered thousands of
+/// negotiations within half a minute takes no more for as long.
+const STUCK: Duration = Duration::from_secs(60);
 
 /// The members' `[[connection]]` that lets the swarm in, to stand behind another connection's
 /// settings. Neither liveness checks nor lifetimes stir its SAs.
@@ -134,6 +137,8 @@ struct Peers {
     by_spi: HashMap<u64, usize>,
     timeouts: BTreeSet<(Nanos, usize)>,
     timeout_of: Vec<Option<Nanos>>,
+    /// When negotiations began that may not be complete, in order.
+    begun: VecDeque<(Nanos, usize)>,
     under_way: usize,
     ike: UdpSocket,
     nat: UdpSocket,
@@ -153,6 +158,7 @@ impl Peers {
             by_spi: HashMap::new(),
             timeouts: BTreeSet::new(),
             timeout_of: Vec::new(),
+            begun: VecDeque::new(),
             under_way: 0,
             ike: bind(PORT_IKE)?,
             nat: bind(PORT_NAT)?,
@@ -184,14 +190,19 @@ impl Peers {
 
     fn begin(&mut self) {
         let index = self.clients.len();
-        let (client, now) = (client(index), self.now());
-        self.clients.push(client);
+        self.clients.push(client(index));
         self.established.push(false);
         self.timeout_of.push(None);
         self.under_way += 1;
+        self.connect(index);
+    }
+
+    fn connect(&mut self, index: usize) {
+        let now = self.now();
         if let Some(client) = self.clients.get_mut(index) {
             client.connect(now);
         }
+        self.begun.push_back((now, index));
         self.settle(index);
     }
 
@@ -234,6 +245,13 @@ impl Peers {
 
     fn expire(&mut self) {
         let now = self.now();
+        while let Some((_, index)) =
+            self.begun.pop_front_if(|(begun, _)| now >= begun.plus_ms(PATIENCE_MS))
+        {
+            if self.established.get(index) == Some(&false) {
+                self.connect(index);
+            }
+        }
         while let Some((at, index)) = self.timeouts.first().copied().filter(|(at, _)| *at <= now) {
             self.timeouts.remove(&(at, index));
             if let Some(of) = self.timeout_of.get_mut(index) {

@@ -59,6 +59,8 @@ pub struct OutsideWire {
     pub duplicate_spi_iv: u64,
     /// Packets that should have been inside the tunnel.
     pub clear_packets: u64,
+    /// Of these, sent by members.
+    pub clear_packets_of_members: u64,
     /// Packets of targets.
     pub target_packets: u64,
     /// Every IKE message, in order of time.
@@ -114,7 +116,11 @@ impl OutsideWire {
     }
 
     fn take_ipv4(&mut self, at: Wall, sender: Sender, packet: &Ipv4) {
-        self.clear_packets += u64::from(is_clear(packet));
+        let clear = u64::from(is_clear(packet));
+        self.clear_packets += clear;
+        if let Sender::Member(_) = sender {
+            self.clear_packets_of_members += clear;
+        }
         self.target_packets += u64::from(is_from_target(packet, sender));
         match packet.content {
             Content::Ike(header) => self.ike.push(IkeMessage { at, sender, header }),
@@ -189,6 +195,20 @@ impl OutsideWire {
         });
         let exchanges: BTreeSet<_> = requests
             .map(|m| (m.header.initiator_spi, m.header.responder_spi, m.header.message_id))
+            .collect();
+        exchanges.len() as u64
+    }
+
+    /// CREATE_CHILD_SA exchanges in all, whoever began them.
+    pub fn rekeys(&self) -> u64 {
+        let requests = self.ike.iter().filter(|message| {
+            message.header.exchange == Ike::CREATE_CHILD_SA && !message.header.response
+        });
+        let exchanges: BTreeSet<_> = requests
+            .map(|m| {
+                let from_client = m.sender == Sender::Client;
+                (m.header.initiator_spi, m.header.responder_spi, m.header.message_id, from_client)
+            })
             .collect();
         exchanges.len() as u64
     }
