@@ -15,7 +15,7 @@ use holdfast_bed::probe::Outage;
 use holdfast_bed::time::Wall;
 use holdfast_bed::topology::Size;
 use holdfast_bed::wait::{let_pass, wait_until};
-use holdfast_bed::wire::OutsideWire;
+use holdfast_bed::wire::{OutsideWire, Sender};
 use std::time::Duration;
 
 #[test]
@@ -150,4 +150,64 @@ fn a_pair_with_a_witness_survives_the_kill_of_its_owner() {
     scene.expect_traffic();
     let sas = scene.client.list().expect("swanctl lists");
     assert!(sas.contains("home: #1, ESTABLISHED"), "the first IKE SA still stands: {sas}");
+}
+
+/// Until every other member names another owner than `before`; the new one.
+fn wait_for_another(scene: &Scene, before: u8) -> Result<u8, BedError> {
+    let asked = scene.cluster.numbers().into_iter().find(|&n| n != before).unwrap_or(before);
+    wait_until("another owner", PATIENCE, || {
+        Ok(scene.cluster.status(asked)?.owner().filter(|&owner| owner != before))
+    })
+    .inspect_err(|_| scene.explain())
+}
+
+#[test]
+fn an_owner_whose_link_goes_down_on_either_side_hands_over() {
+    for port in ["out0", "in0"] {
+        let mut scene = Scene::connected(&Connection::default(), "").expect("the tunnel comes up");
+        scene.expect_traffic();
+        let before = scene.cluster.wait_until_ready(PATIENCE).expect("every member is ready");
+        let_pass(AFTER_HANDOVER).expect("nothing interrupts");
+        let link = |state| {
+            let member = scene.bed.topology.members.get(usize::from(before) - 1);
+            member.expect("its namespace").run(&["ip", "link", "set", port, state])
+        };
+        let cut = Wall::now();
+        link("down").expect("the link goes down");
+        let next = wait_for_another(&scene, before).expect("another member owns");
+        println!("{port} down: member {next} owns {:.0} ms later", Wall::now().ms_since(cut));
+        scene.expect_traffic();
+        link("up").expect("the link comes up");
+        let_pass(AFTER_HANDOVER).expect("nothing interrupts");
+        assert_eq!(scene.cluster.status(next).expect("a status").owner(), Some(next));
+        scene.expect_traffic();
+        let sas = scene.client.list().expect("swanctl lists");
+        assert!(sas.contains("home: #1, ESTABLISHED"), "the first IKE SA still stands: {sas}");
+    }
+}
+
+#[test]
+fn a_frozen_owner_that_wakes_up_sends_nothing_as_the_owner() {
+    let mut scene = Scene::connected(&Connection::default(), "").expect("the tunnel comes up");
+    scene.expect_traffic();
+    let before = scene.cluster.wait_until_ready(PATIENCE).expect("every member is ready");
+    let captures = scene.bed.start_captures().expect("captures start");
+    let prober = scene.bed.start_prober().expect("the prober starts");
+    let_pass(AFTER_HANDOVER).expect("nothing interrupts");
+    scene.cluster.freeze(before, true).expect("it stops");
+    let next = wait_for_another(&scene, before).expect("another member owns");
+    let_pass(AFTER_HANDOVER).expect("nothing interrupts");
+    let woken = scene.cluster.freeze(before, false).expect("it goes on");
+    let_pass(AFTER_HANDOVER).expect("nothing interrupts");
+    assert_eq!(scene.cluster.status(next).expect("a status").owner(), Some(next));
+    prober.finish().expect("the prober worked");
+    let wires = captures.finish().expect("captures end");
+    let outside = OutsideWire::read(&wires.outside).expect("captures are readable");
+
+    let sealed = outside.first_esp_after(before, woken);
+    let announced = outside.announcements.iter().any(|a| a.member == before && a.at > woken);
+    let spoke = outside.ike.iter().any(|m| m.sender == Sender::Member(before) && m.at > woken);
+    assert!(sealed.is_none() && !announced && !spoke, "the zombie spoke: {sealed:?}");
+    assert_eq!((outside.duplicate_spi_seq, outside.duplicate_spi_iv), (0, 0));
+    assert!(outside.first_esp_after(next, woken).is_some(), "the new owner carries on");
 }

@@ -244,6 +244,9 @@ fn cluster(reply: ClusterStatusReply, context: &Context<'_>) -> api::ClusterStat
         refusals: refusals
             .map(|(reason, count)| api::Refusal { reason: (*reason).to_owned(), count: *count })
             .collect(),
+        takeback: reply.succession.takeback.name().to_owned(),
+        hold_down_ms: reply.succession.hold_down_ms,
+        preference: reply.succession.preference.iter().map(|member| member.0).collect(),
     }
 }
 
@@ -275,6 +278,7 @@ fn member(reply: &MemberReply, owner: Option<MemberId>, context: &Context<'_>) -
         matched_index: reply.matched_index,
         connected,
         witness: reply.witness,
+        fitness: reply.fitness.map(|fitness| fitness.to_string()).unwrap_or_default(),
         release: reply.told.as_ref().map(|(release, _)| release.clone()).unwrap_or_default(),
         level: reply.told.as_ref().map_or(0, |(_, level)| *level),
     }

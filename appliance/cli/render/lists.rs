@@ -201,13 +201,14 @@ pub(in crate::cli) fn cluster_status(cluster: &ClusterStatus, width: Width) -> S
     );
     let mut text = format!(
         "Seen by   member {}, incarnation {}\nOwner     {owner}\nRaft      term {}, {leader}\n\
-         Log       committed {}, applied {}\nState     {}\n\n{}",
+         Log       committed {}, applied {}\nState     {}\n{}\n{}",
         cluster.member,
         cluster.incarnation,
         cluster.term,
         cluster.commit_index,
         cluster.applied_index,
         clean(&cluster.state_hash),
+        succession(cluster),
         member_table(cluster, width),
     );
     if !cluster.change.is_empty() {
@@ -226,6 +227,25 @@ pub(in crate::cli) fn cluster_status(cluster: &ClusterStatus, width: Width) -> S
         text.push_str(&table.render());
     }
     text
+}
+
+/// Who should own, and who could.
+fn succession(cluster: &ClusterStatus) -> String {
+    if cluster.takeback.is_empty() {
+        return String::new();
+    }
+    let order: Vec<String> = cluster.preference.iter().map(ToString::to_string).collect();
+    let fitness = cluster.members.iter().filter(|member| !member.witness).map(|member| {
+        let said = if member.fitness.is_empty() { "unheard" } else { &member.fitness };
+        format!("{} {}", member.member, clean(said))
+    });
+    format!(
+        "Takeback  {}, hold-down {} s, order {}\nFitness   {}\n",
+        clean(&cluster.takeback),
+        cluster.hold_down_ms / 1_000,
+        order.join(" "),
+        fitness.collect::<Vec<_>>().join(", "),
+    )
 }
 
 fn member_table(cluster: &ClusterStatus, width: Width) -> String {

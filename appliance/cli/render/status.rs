@@ -185,13 +185,19 @@ fn cluster_line(cluster: &ClusterStatus) -> String {
     let reachable = cluster.members.iter().filter(|member| member.role != absent).count();
     let leader = cluster.leader.map_or_else(|| "NO LEADER".into(), |id| format!("leader {id}"));
     let all = cluster.members.len();
-    format!("{reachable} of {all} members reachable, {leader}, term {}", cluster.term)
+    let takeback = match cluster.takeback.as_str() {
+        "" => String::new(),
+        word => format!(", takeback {}", clean(word)),
+    };
+    format!("{reachable} of {all} members reachable, {leader}, term {}{takeback}", cluster.term)
 }
 
 fn members(cluster: &ClusterStatus) -> String {
     let each = cluster.members.iter().map(|member| {
         let this = if member.this { " (this)" } else { "" };
-        format!("{} {}{this}", member.member, role_name(member))
+        let unfit = !matches!(member.fitness.as_str(), "" | "fit");
+        let fitness = if unfit { format!(" ({})", clean(&member.fitness)) } else { String::new() };
+        format!("{} {}{this}{fitness}", member.member, role_name(member))
     });
     each.collect::<Vec<_>>().join(", ")
 }

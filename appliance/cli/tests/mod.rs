@@ -105,7 +105,7 @@ OK  member 1, Holdfast 0.1.0 (1a2b3c4d5e6f)
 Common address  198.51.100.100 is owned by member 1 for 3 min 12 s, since
                 2026-03-01T11:56:48Z, epoch 5, incarnation 7
 This member     owner, lease for 24.3 ms, incarnation 7, running for 1 d 0 h
-Cluster         3 of 3 members reachable, leader 1, term 5
+Cluster         3 of 3 members reachable, leader 1, term 5, takeback never
                 1 owner (this), 2 standby, 3 standby
 Replication     1042 of 1042 committed entries applied
 SAs             1 IKE SA, 1 Child SA, 1 ready for a takeover
@@ -326,15 +326,18 @@ fn json_is_accepted_before_and_after_the_command_with_stable_names() {
             "change",
             "commit_index",
             "generation",
+            "hold_down_ms",
             "incarnation",
             "leader",
             "level",
             "member",
             "members",
             "owner",
+            "preference",
             "refusals",
             "retired",
             "state_hash",
+            "takeback",
             "term",
         ]
     );

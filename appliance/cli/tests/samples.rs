@@ -166,6 +166,7 @@ fn member(number: u64, role: Role) -> MemberInfo {
         matched_index: Some(1_042),
         connected: role != Role::Unreachable,
         witness: false,
+        fitness: "fit".into(),
         release: "0.1.0".into(),
         level: 2,
         standing: "voter".into(),
@@ -193,6 +194,9 @@ pub(super) fn cluster() -> ClusterStatus {
         retired: Vec::new(),
         generation: 0,
         refusals: vec![Refusal { reason: "foreign_certificate".into(), count: 2 }],
+        takeback: "never".into(),
+        hold_down_ms: 60_000,
+        preference: vec![1, 2, 3],
     }
 }
 

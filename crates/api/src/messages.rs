@@ -322,6 +322,10 @@ pub struct MemberInfo {
     /// Whether connections to it stand.
     #[prost(bool, tag = "6")]
     pub connected: bool,
+    /// Whether it could serve, by its own account: `fit`, or what is in the way; empty when it has
+    /// not been heard lately.
+    #[prost(string, tag = "20")]
+    pub fitness: String,
     /// Whether it votes and never owns.
     #[prost(bool, tag = "50")]
     pub witness: bool,
@@ -392,6 +396,15 @@ pub struct ClusterStatus {
     /// How often a survivor was made the whole cluster.
     #[prost(uint64, tag = "53")]
     pub generation: u64,
+    /// Whether a preferred member gets the address back: `never`, `idle` or `now`.
+    #[prost(string, tag = "20")]
+    pub takeback: String,
+    /// A member gets it back only after it has been fit for so long.
+    #[prost(uint64, tag = "21")]
+    pub hold_down_ms: u64,
+    /// The members, the one that should own first.
+    #[prost(uint64, repeated, tag = "22")]
+    pub preference: Vec<u64>,
 }
 
 /// One IKE SA.

@@ -390,6 +390,14 @@ remote_ts = [\"{CLIENT_INNER}/32\"]
         process.runs().then(|| process.id())
     }
 
+    /// Stops member `number`, all its threads, and tells when; or lets it go on.
+    ///
+    /// # Errors
+    /// As [`signal`](Self::signal).
+    pub fn freeze(&mut self, number: u8, frozen: bool) -> Result<Wall, BedError> {
+        self.signal(number, if frozen { Signal::STOP } else { Signal::CONT })
+    }
+
     /// Asks member `number` for its status.
     ///
     /// # Errors

@@ -183,3 +183,15 @@ pub enum Takeback {
     /// At once.
     Now,
 }
+
+impl Takeback {
+    /// Its word in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Idle => "idle",
+            Self::Now => "now",
+        }
+    }
+}

@@ -56,7 +56,9 @@ impl Member {
             OperatorRequest::TargetList => {
                 OperatorReply::TargetList(TargetListReply { targets: self.target_replies(now) })
             }
-            OperatorRequest::ClusterStatus => OperatorReply::ClusterStatus(self.cluster_status()),
+            OperatorRequest::ClusterStatus => {
+                OperatorReply::ClusterStatus(self.cluster_status(now))
+            }
             OperatorRequest::StoreList { address, limit } => self.store_list(address, limit),
             OperatorRequest::FlowList { limit } => return self.list_flows(now, id, limit),
             OperatorRequest::TargetSet { name, draining } => {

@@ -1,5 +1,7 @@
 //! The operator's questions and the answers. No key material has a place in any of them.
 
+use crate::bulletin::Fitness;
+use crate::config::SuccessionPolicy;
 use crate::renewals::Continuity;
 use crate::store_list::StoreListReply;
 use crate::{Delivery, NoticeState, TargetReport};
@@ -171,6 +173,8 @@ pub struct StatusReply {
 /// The replication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterStatusReply {
+    /// Which member should own when several could.
+    pub succession: SuccessionPolicy,
     /// The member that answers.
     pub member: MemberId,
     /// Its boot counter.
@@ -233,6 +237,8 @@ pub struct MemberReply {
     pub standing: MemberStanding,
     /// Where it listens for the others, when the log says so.
     pub address: Option<String>,
+    /// Whether it could serve, by its own account; `None` when it has not been heard lately.
+    pub fitness: Option<Fitness>,
     /// The release of its program and what it can read and write, once it has told them.
     pub told: Option<(String, u32)>,
 }

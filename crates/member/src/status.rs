@@ -27,7 +27,7 @@ impl Member {
             outside_up: self.health.is_up(Side::Outside),
             inside_up: self.health.is_up(Side::Inside),
             problems: self.problems(now),
-            cluster: self.cluster_status(),
+            cluster: self.cluster_status(now),
             ike_sas: state.ike_sas().len(),
             child_sas: state
                 .children()
@@ -52,7 +52,7 @@ impl Member {
         }
     }
 
-    pub(crate) fn cluster_status(&self) -> ClusterStatusReply {
+    pub(crate) fn cluster_status(&self, now: Nanos) -> ClusterStatusReply {
         let status = self.replica.status();
         let state = self.replica.state();
         let members = self.replica.configuration().members().into_iter().map(|id| {
@@ -69,10 +69,16 @@ impl Member {
                 witness: self.replica.is_witness(id),
                 standing: self.standing(id),
                 address: state.membership().record(id).map(|record| record.address.clone()),
+                fitness: if this {
+                    (!self.config.is_witness()).then(|| self.own_fitness())
+                } else {
+                    self.fellows.fitness(now, id)
+                },
                 told: self.replica.told_by(id).map(|(release, level)| (release.to_owned(), level)),
             }
         });
         ClusterStatusReply {
+            succession: self.config.succession.clone(),
             member: self.config.id,
             incarnation: self.config.incarnation,
             term: status.term,
