@@ -163,7 +163,7 @@ fn wait_for_another(scene: &Scene, before: u8) -> Result<u8, BedError> {
 
 #[test]
 fn an_owner_whose_link_goes_down_on_either_side_hands_over() {
-    for port in ["out0", "in0"] {
+    for port in ["outside", "inside"] {
         let mut scene = Scene::connected(&Connection::default(), "").expect("the tunnel comes up");
         scene.expect_traffic();
         let before = scene.cluster.wait_until_ready(PATIENCE).expect("every member is ready");

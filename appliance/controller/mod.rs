@@ -53,8 +53,12 @@ const EVENTS_MAX: usize = 256;
 /// Events taken from one worker before timers and sockets get their turn.
 const WORKER_EVENTS_PER_TURN: usize = 512;
 
-/// How often ports and workers are looked at and the statistics are copied.
+/// How often the statistics are copied and workers are looked at.
 const HOUSEKEEPING_MS: u64 = 100;
+
+/// How often ports are asked for their link: an owner without one hands over, and the outage counts
+/// from here. The question costs microseconds.
+const LINK_CHECK_MS: u64 = 10;
 
 /// How long a full ring is left alone before it is tried again.
 const BACKLOG_RETRY_MS: u64 = 1;
@@ -193,6 +197,7 @@ pub struct Controller {
     stuck: Vec<bool>,
     ports_up: [Option<bool>; 2],
     next_housekeeping: Nanos,
+    next_link_check: Nanos,
     calendar: Calendar,
     started_unix_ms: u64,
     /// When the daemon ends, once it was asked to.
@@ -219,6 +224,7 @@ impl Controller {
             stuck: vec![false; workers],
             ports_up: [None; 2],
             next_housekeeping: Nanos::ZERO,
+            next_link_check: Nanos::ZERO,
             calendar: Calendar::new(clock::now(), clock::unix_ms()),
             started_unix_ms: clock::unix_ms(),
             ends: None,
@@ -274,6 +280,7 @@ impl Controller {
             parts.notices.as_ref().and_then(NoticeListener::poll_timeout),
             parts.server.poll_timeout(),
             Some(self.next_housekeeping),
+            Some(self.next_link_check),
             retry,
             self.ends,
         ];
@@ -406,6 +413,10 @@ impl Controller {
         if let Some(notices) = &mut self.parts.notices {
             notices.handle_timeout(now);
         }
+        if self.next_link_check <= now {
+            self.next_link_check = now.plus_ms(LINK_CHECK_MS);
+            self.look_after_ports()?;
+        }
         if self.next_housekeeping <= now {
             self.next_housekeeping = now.plus_ms(HOUSEKEEPING_MS);
             self.calendar.follow(now, clock::unix_ms());
@@ -418,7 +429,7 @@ impl Controller {
         self.carry_out()
     }
 
-    fn look_after_workers(&mut self, now: Nanos) -> Result<(), ControllerError> {
+    fn look_after_ports(&mut self) -> Result<(), ControllerError> {
         if self.parts.workers.count() == 0 {
             return Ok(());
         }
@@ -429,6 +440,13 @@ impl Controller {
                 tracing::info!(side = side.name(), up, "port");
                 self.handle(Input::PortState { side, up })?;
             }
+        }
+        Ok(())
+    }
+
+    fn look_after_workers(&mut self, now: Nanos) -> Result<(), ControllerError> {
+        if self.parts.workers.count() == 0 {
+            return Ok(());
         }
         for worker in 0..self.parts.workers.count() {
             let stalled = self.parts.workers.is_stuck(worker, now);
