@@ -16,5 +16,8 @@ pub const LEVEL: u32 = MEMBERSHIP;
 /// What there was before levels were told.
 pub const FIRST: u32 = 1;
 
+/// An owner that hands over settles: [`crate::settlement`].
+pub const SETTLEMENT: u32 = 2;
+
 /// Members are added, removed and replaced through the log.
 pub const MEMBERSHIP: u32 = 2;

@@ -48,6 +48,8 @@ pub enum WorkerCommand {
     /// Stop opening and sealing, pass frames on to another member and report where each SA stopped
     /// by [`WorkerEvent::Stopped`], whose lists are allocated in the worker: once per handover.
     Suspend {
+        /// Names the suspension in its report, so that no report is taken for that of another.
+        number: u64,
         /// To whom.
         to: Stations,
         /// Nothing is passed on from then on.
@@ -162,7 +164,9 @@ pub enum WorkerEvent {
     Retired(Retired),
     /// After [`WorkerCommand::Suspend`]: where SAs stopped. Several, until the last one.
     Stopped {
-        /// Those of them that had packets.
+        /// The number of the suspension.
+        number: u64,
+        /// Those of them that had packets. One may be reported twice, alike.
         sas: Vec<StoppedSa>,
         /// All have been reported.
         last: bool,

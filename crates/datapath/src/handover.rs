@@ -45,7 +45,7 @@ const RELEASED_BURSTS_PER_POLL: usize = 4;
 
 /// Slots of the SA tables looked at in one poll for the report: the window of each SA is looked
 /// through.
-const STOPPED_SLOTS_PER_POLL: usize = 256;
+const STOPPED_SLOTS_PER_POLL: usize = 64;
 
 /// What becomes of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,8 +66,8 @@ pub(crate) enum Stance {
 pub(crate) struct Handover<B> {
     pub(crate) stance: Stance,
     held: VecDeque<(Side, B)>,
-    /// The slot to go on reporting from, while there are more.
-    reporting: Option<usize>,
+    /// The number of the suspension and the slot to go on reporting from, while there are more.
+    reporting: Option<(u64, usize)>,
     forwarded: u64,
 }
 
@@ -87,10 +87,27 @@ impl<B> Handover<B> {
     }
 
     /// Stops, passes frames on and reports.
-    pub(crate) fn suspend(&mut self, to: Stations, until: Nanos) {
+    pub(crate) fn suspend(&mut self, number: u64, to: Stations, until: Nanos) {
         self.stance = Stance::Forwarding { to, until };
-        self.reporting = Some(0);
+        self.reporting = Some((number, 0));
         self.forwarded = 0;
+    }
+
+    /// An SA goes: others may move in the table, also to where the report has been already.
+    pub(crate) fn report_anew(&mut self) {
+        if let Some((_, slot)) = &mut self.reporting {
+            *slot = 0;
+        }
+    }
+
+    /// There is more to report: not the moment to sleep.
+    pub(crate) fn is_reporting(&self) -> bool {
+        self.reporting.is_some()
+    }
+
+    /// All SAs go.
+    pub(crate) fn report_no_more(&mut self) {
+        self.reporting = None;
     }
 
     /// Passes frames on, to this member from now on.
@@ -161,12 +178,13 @@ impl<P: Port> Nodes<P> {
     }
 
     fn report_stopped(&mut self, context: &Context<'_>) {
-        let Some(slot) = self.handover.reporting else { return };
+        let Some((number, slot)) = self.handover.reporting else { return };
         let (sas, next) = self.sad.stopped(slot, STOPPED_SLOTS_PER_POLL);
         let last = next.is_none();
         let tells = last || !sas.is_empty();
-        if !tells || self.events.raise(WorkerEvent::Stopped { sas, last }, context.counters) {
-            self.handover.reporting = next;
+        let report = WorkerEvent::Stopped { number, sas, last };
+        if !tells || self.events.raise(report, context.counters) {
+            self.handover.reporting = next.map(|slot| (number, slot));
         }
     }
 

@@ -76,7 +76,8 @@ impl<P: Port> fmt::Debug for WorkerParts<P> {
 /// What one poll did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PollResult {
-    /// Packets received or taken over and commands taken; 0 means idle.
+    /// Packets received or taken over and commands taken, and one while SAs are reported; 0 means
+    /// idle.
     pub packets: usize,
     /// The controller should look at its event ring.
     pub events_pushed: bool,
@@ -195,6 +196,7 @@ impl<P: Port> Worker<P> {
         packets += nodes.receive(&context, Side::Inside);
         packets += nodes.receive_local(&context);
         packets += nodes.take_over(&context);
+        packets += usize::from(nodes.handover.is_reporting());
         nodes.io.flush();
         counters.add(Metric::Polls, 1);
         counters.add(Metric::BusyPolls, u64::from(packets > 0));
@@ -223,7 +225,9 @@ impl<P: Port> Worker<P> {
 
     /// True when a packet of another worker or a command waits: not the moment to sleep.
     pub fn has_work(&self) -> bool {
-        !self.commands.is_empty() || !self.nodes.handoff.is_empty()
+        !self.commands.is_empty()
+            || !self.nodes.handoff.is_empty()
+            || self.nodes.handover.is_reporting()
     }
 }
 
@@ -287,8 +291,14 @@ impl<P: Port> Nodes<P> {
         let retired = match command {
             WorkerCommand::InstallInbound(sa) => self.sad.install_inbound(sa),
             WorkerCommand::InstallOutbound { id, sa } => self.sad.install_outbound(id, sa),
-            WorkerCommand::RemoveInbound(spi) => self.sad.remove_inbound(spi),
-            WorkerCommand::RemoveOutbound(id) => self.sad.remove_outbound(id),
+            WorkerCommand::RemoveInbound(spi) => {
+                self.handover.report_anew();
+                self.sad.remove_inbound(spi)
+            }
+            WorkerCommand::RemoveOutbound(id) => {
+                self.handover.report_anew();
+                self.sad.remove_outbound(id)
+            }
             WorkerCommand::Grant { id, range } => {
                 self.sad.grant(id, range);
                 None
@@ -298,6 +308,7 @@ impl<P: Port> Nodes<P> {
                 None
             }
             WorkerCommand::Clear => {
+                self.handover.report_no_more();
                 self.sad.begin_clear();
                 None
             }
@@ -305,8 +316,8 @@ impl<P: Port> Nodes<P> {
                 self.inject(context, side, &frame);
                 Some(Retired::Frame(frame))
             }
-            WorkerCommand::Suspend { to, until } => {
-                self.handover.suspend(to, until);
+            WorkerCommand::Suspend { number, to, until } => {
+                self.handover.suspend(number, to, until);
                 None
             }
             WorkerCommand::Forward { to, until } => {

@@ -33,7 +33,7 @@ use crate::limits;
 use crate::member::Member;
 use crate::ownership::Ownership;
 use holdfast_cluster::limits::SETTLE_ITEMS_MAX;
-use holdfast_cluster::{Command, MemberId, Owner, SettleItem, Settlement};
+use holdfast_cluster::{Command, MemberId, Owner, SettleItem, Settlement, level};
 use holdfast_datapath::{StoppedSa, WorkerCommand};
 use holdfast_packet::{Nanos, Side};
 use holdfast_replica::{Lane, ProposalId};
@@ -115,9 +115,17 @@ impl Member {
         // A worker that does not poll does not stop on demand, and who is silent has nothing to
         // pass on.
         let stalled = self.health.stalled().next().is_some();
-        if stalled || !self.speaks(now) || self.fellows.stations(to).is_none() {
+        let unreadable = !self.all_can_read_a_settlement();
+        if stalled || unreadable || !self.speaks(now) || self.fellows.stations(to).is_none() {
             self.transfer(now);
         }
+    }
+
+    /// No member is known to be of a release that cannot read what is about to be in the log.
+    fn all_can_read_a_settlement(&self) -> bool {
+        let members = self.replica.configuration().members();
+        let levels = members.into_iter().filter_map(|id| self.replica.told_by(id));
+        levels.into_iter().all(|(_, told)| told >= level::SETTLEMENT)
     }
 
     /// Takes the next step when it can be taken.
@@ -206,23 +214,31 @@ impl Member {
         let workers = 0..self.config.workers;
         let Some(handover) = &mut self.handover else { return };
         let Some(to) = self.fellows.stations(handover.to) else { return };
+        let number = handover.number;
         let phase = Phase::Suspending { missing: workers.collect(), items: Vec::new() };
         handover.enter(phase, now.plus_ms(limits::HANDOVER_SUSPEND_MS));
         handover.suspended = Some(now);
         self.passing_on = Some(now);
         let punted = std::mem::take(&mut handover.punted);
         let until = now.plus_ms(limits::MOVING_MS);
-        self.command_all(|| WorkerCommand::Suspend { to, until });
+        self.command_all(|| WorkerCommand::Suspend { number, to, until });
         for (side, frame) in punted {
             self.transmit_as_received(side, frame);
         }
     }
 
     /// A worker says where its SAs stopped.
-    pub(crate) fn on_stopped(&mut self, now: Nanos, worker: u32, sas: Vec<StoppedSa>, last: bool) {
+    pub(crate) fn on_stopped(
+        &mut self,
+        now: Nanos,
+        (worker, number): (u32, u64),
+        sas: Vec<StoppedSa>,
+        last: bool,
+    ) {
         let state = self.replica.state();
-        let Some(Handover { phase: Phase::Suspending { missing, items }, .. }) = &mut self.handover
-        else {
+        let handover = self.handover.as_mut().filter(|handover| handover.number == number);
+        // A report of an earlier handover that was given up tells where the worker was then.
+        let Some(Handover { phase: Phase::Suspending { missing, items }, .. }) = handover else {
             return;
         };
         for sa in sas {

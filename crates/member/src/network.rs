@@ -47,7 +47,9 @@ impl Member {
             // Unauthenticated: answering would make us a reflector, and the peer's own liveness
             // check finds out. Retired memory is freed by being dropped here.
             WorkerEvent::UnknownSpi { .. } | WorkerEvent::Retired(_) | WorkerEvent::Sas(_) => {}
-            WorkerEvent::Stopped { sas, last } => self.on_stopped(now, worker, sas, last),
+            WorkerEvent::Stopped { number, sas, last } => {
+                self.on_stopped(now, (worker, number), sas, last);
+            }
             WorkerEvent::Forwarded { frames } => self.on_forwarded(worker, frames),
         }
     }

@@ -1,13 +1,13 @@
 //! The ownership moves on purpose: nothing is lost, and nothing is used twice.
 
 use super::bench::*;
-use crate::{DropReason, HELD_FRAMES_MAX, Metric, StoppedSa, WorkerCommand, WorkerEvent};
-use holdfast_ipsec::ReplayEdge;
+use crate::{DropReason, HELD_FRAMES_MAX, Handoff, Metric, StoppedSa, WorkerCommand, WorkerEvent};
+use holdfast_ipsec::{Encapsulation, ReplayEdge};
 use holdfast_packet::{MacAddr, Nanos, Side, arp, ethernet, frame};
 use std::cell::Cell;
 
 fn suspend(bench: &Bench) {
-    bench.command(WorkerCommand::Suspend { to: OTHER, until: Nanos::MAX });
+    bench.command(WorkerCommand::Suspend { number: 7, to: OTHER, until: Nanos::MAX });
 }
 
 /// Often enough for a whole report.
@@ -22,8 +22,8 @@ fn report(bench: &Bench) -> (Vec<StoppedSa>, bool) {
     let mut all = Vec::new();
     let mut ended = false;
     for event in bench.events() {
-        if let WorkerEvent::Stopped { sas, last } = event {
-            assert!(!ended);
+        if let WorkerEvent::Stopped { number, sas, last } = event {
+            assert!(number == 7 && !ended);
             all.extend(sas);
             ended = last;
         }
@@ -90,6 +90,37 @@ fn the_report_is_what_a_successor_must_know_exactly() {
     bench.inbound(&[sealed[1].clone()]);
     assert!(report(&bench).0.is_empty(), "nothing moved since");
     assert_eq!(bench.metric(Metric::Sealed), 3);
+}
+
+#[test]
+fn an_sa_that_moves_in_its_table_while_another_goes_is_not_missed() {
+    // Where an SA is in the table depends on its SPI: some of these sets move one to where the
+    // report has been already.
+    for first in (0..1_000).step_by(50) {
+        let mut bench = Bench::bare(Handoff::mesh(1).remove(0), 4_096);
+        let numbers = (0..48).map(|n: u32| first + n * n * n);
+        let pairs: Vec<_> = numbers.map(|n| parameters(n, Encapsulation::Esp)).collect();
+        for pair in &pairs {
+            bench.install(pair);
+            bench.poll();
+            bench.peer = Peer::new(pair);
+            let sealed = bench.peer.seal(&request(1));
+            bench.inbound(&[sealed]);
+        }
+        assert_eq!(bench.metric(Metric::Authenticated), 48);
+        suspend(&bench);
+        bench.poll();
+        for gone in &pairs[..24] {
+            bench.command(WorkerCommand::RemoveOutbound(gone.inbound_spi));
+            bench.command(WorkerCommand::RemoveInbound(gone.inbound_spi));
+        }
+        poll_some(&mut bench);
+        let (stopped, ended) = report(&bench);
+        for pair in &pairs[24..] {
+            let reported = stopped.iter().any(|sa| sa.id == pair.inbound_spi);
+            assert!(ended && reported, "{} of those from {first} on", pair.inbound_spi);
+        }
+    }
 }
 
 #[test]
