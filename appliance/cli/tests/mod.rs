@@ -108,7 +108,7 @@ This member     owner, lease for 24.3 ms, incarnation 7, running for 1 d 0 h
 Cluster         3 of 3 members reachable, leader 1, term 5, takeback never
                 1 owner (this), 2 standby, 3 standby
 Replication     1042 of 1042 committed entries applied
-SAs             1 IKE SA, 1 Child SA, 1 ready for a takeover
+SAs             1 IKE SA, 1 Child SA, 1 ready for a takeover (reestablish)
 Targets         2 of 2 up
 Ports           outside up, inside up (192.0.2.100)
 Drops           none
@@ -305,6 +305,7 @@ fn json_is_accepted_before_and_after_the_command_with_stable_names() {
         keys(&json["child_sas"][0]),
         [
             "connection",
+            "continuity",
             "ike_spi",
             "inbound_floor",
             "inbound_horizon",
@@ -313,6 +314,7 @@ fn json_is_accepted_before_and_after_the_command_with_stable_names() {
             "outbound_granted_end",
             "outbound_spi",
             "peer",
+            "policy",
             "remote_ts",
             "suite",
             "takeover_ready",
@@ -387,6 +389,7 @@ fn lists_in_json_have_stable_names() {
             "identity",
             "initiator_spi",
             "peer",
+            "policy",
             "responder_spi",
             "state",
             "takeover_ready",
