@@ -166,7 +166,7 @@ address = "192.0.2.11"
 
     fn cluster_status(&self, member: u8) -> Option<ClusterStatus> {
         match self.ask(member, RequestKind::ClusterStatus(ClusterStatusRequest {}))? {
-            ResponseKind::ClusterStatus(status) => Some(status),
+            ResponseKind::ClusterStatus(status) => Some(*status),
             other => panic!("{other:?}"),
         }
     }

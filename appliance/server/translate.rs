@@ -110,7 +110,9 @@ pub fn reply(reply: OperatorReply, context: &Context<'_>) -> ResponseKind {
         OperatorReply::TargetList(list) => {
             ResponseKind::TargetList(api::TargetList { targets: targets(list.targets) })
         }
-        OperatorReply::ClusterStatus(reply) => ResponseKind::ClusterStatus(cluster(reply, context)),
+        OperatorReply::ClusterStatus(reply) => {
+            ResponseKind::ClusterStatus(Box::new(cluster(*reply, context)))
+        }
         OperatorReply::StoreList(list) => {
             ResponseKind::StoreList(Box::new(store_list(*list, context)))
         }

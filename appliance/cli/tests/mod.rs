@@ -181,7 +181,7 @@ fn tables_fit_a_terminal_unless_asked_otherwise() {
             (ResponseKind::SaList(samples::sa_list(3)), &["sa", "list"]),
             (ResponseKind::FlowList(samples::flows()), &["flow", "list"]),
             (ResponseKind::TargetList(samples::targets(255)), &["target", "list"]),
-            (ResponseKind::ClusterStatus(samples::cluster()), &["cluster", "status"]),
+            (ResponseKind::ClusterStatus(Box::new(samples::cluster())), &["cluster", "status"]),
         ]
     };
     for (answer, words) in answers() {
@@ -442,7 +442,7 @@ fn exit_codes_are_the_documented_numbers() {
 fn a_cluster_that_lacks_a_member_is_degraded() {
     let mut cluster = samples::cluster();
     cluster.members[2].role = Role::Unreachable.into();
-    let ran = against(ResponseKind::ClusterStatus(cluster), &["cluster", "status"]).0;
+    let ran = against(ResponseKind::ClusterStatus(Box::new(cluster)), &["cluster", "status"]).0;
     assert_eq!(ran.exit, Exit::Degraded);
     assert!(ran.out.contains("unreachable"), "{}", ran.out);
 }

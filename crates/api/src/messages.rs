@@ -156,7 +156,7 @@ pub enum ResponseKind {
     TargetList(TargetList),
     /// Answers a [`ClusterStatusRequest`].
     #[prost(message, tag = "6")]
-    ClusterStatus(ClusterStatus),
+    ClusterStatus(Box<ClusterStatus>),
     /// Answers a [`DropReasonsRequest`].
     #[prost(message, tag = "7")]
     DropReasons(DropReasons),

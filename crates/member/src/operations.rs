@@ -57,7 +57,7 @@ impl Member {
                 OperatorReply::TargetList(TargetListReply { targets: self.target_replies(now) })
             }
             OperatorRequest::ClusterStatus => {
-                OperatorReply::ClusterStatus(self.cluster_status(now))
+                OperatorReply::ClusterStatus(Box::new(self.cluster_status(now)))
             }
             OperatorRequest::StoreList { address, limit } => self.store_list(address, limit),
             OperatorRequest::FlowList { limit } => return self.list_flows(now, id, limit),

@@ -70,7 +70,7 @@ pub enum OperatorReply {
     /// To [`OperatorRequest::TargetList`].
     TargetList(TargetListReply),
     /// To [`OperatorRequest::ClusterStatus`].
-    ClusterStatus(ClusterStatusReply),
+    ClusterStatus(Box<ClusterStatusReply>),
     /// To [`OperatorRequest::StoreList`].
     StoreList(Box<StoreListReply>),
     /// A change was made.

@@ -103,7 +103,7 @@ fn a_member_that_is_waited_for_shows_in_the_status_and_can_be_given_up() {
         before,
         OperatorRequest::ClusterStatus,
     ) {
-        OperatorReply::ClusterStatus(status) => status,
+        OperatorReply::ClusterStatus(status) => *status,
         other => panic!("{other:?}"),
     };
     let change = status(&mut world).change.unwrap();
