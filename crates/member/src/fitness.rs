@@ -54,6 +54,11 @@ impl Health {
             .or_else(|| self.stalled.first().copied().map(HandoverCause::WorkerStalled))
     }
 
+    /// Whether nothing can be stored any more.
+    pub(crate) fn storage_failed(&self) -> bool {
+        self.storage_failed
+    }
+
     /// Workers that do not poll.
     pub(crate) fn stalled(&self) -> impl Iterator<Item = u32> {
         self.stalled.iter().copied()

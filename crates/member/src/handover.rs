@@ -112,9 +112,9 @@ impl Member {
             until: now.plus_ms(limits::HANDOVER_DRAIN_MS),
             punted: VecDeque::new(),
         });
-        // A worker that does not poll does not stop on demand, and who is silent has nothing to
-        // pass on.
-        let stalled = self.health.stalled().next().is_some();
+        // A worker that does not poll does not stop on demand, what cannot be stored is not applied
+        // here, and who is silent has nothing to pass on.
+        let stalled = self.health.stalled().next().is_some() || self.health.storage_failed();
         let unreadable = !self.all_can_read_a_settlement();
         if stalled || unreadable || !self.speaks(now) || self.fellows.stations(to).is_none() {
             self.transfer(now);

@@ -162,6 +162,10 @@ pub const MOVING_MS: u64 = 10_000;
 /// How often a member says how it is when nothing changes.
 pub const BULLETIN_MS: u64 = 250;
 
+/// How often a member that warms up looks whether it is warm, and says how it is: who depends on it
+/// should not wait for the next bulletin.
+pub const WARMING_CHECK_MS: u64 = 25;
+
 /// What a member said of itself is no news any more after this long: four bulletins lost.
 pub const BULLETIN_STALE_MS: u64 = 1_100;
 

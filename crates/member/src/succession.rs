@@ -49,7 +49,8 @@ impl Member {
             return;
         }
         self.fitness_told = Some(fitness);
-        self.next_bulletin = now.plus_ms(limits::BULLETIN_MS);
+        let pause_ms = if self.warm { limits::BULLETIN_MS } else { limits::WARMING_CHECK_MS };
+        self.next_bulletin = now.plus_ms(pause_ms);
         let stations =
             Stations { outside: self.config.outside_mac, inside: self.config.inside_mac };
         let incarnation = self.config.incarnation;
