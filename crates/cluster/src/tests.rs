@@ -614,3 +614,28 @@ fn take(granted: &mut BTreeMap<Spi, Vec<SequenceRange>>, spi: Spi, range: &Seque
     assert_eq!(overlapping, None, "{range:?} of {spi:?} was granted before");
     known.push(range.clone());
 }
+
+#[test]
+fn what_a_peer_made_by_a_rekey_is_known_to_it_once_it_has_deleted_the_old() {
+    let mut log = Log::default();
+    let first = owner(1, 1, 1);
+    log.take_ownership(first);
+    log.change(first, vec![put_ike(IKE), put_child(IKE, parameters(0x1000, true))]);
+    let replaces = Some(spi(0x1000));
+    let rekeyed = Box::new(parameters(0x2000, true));
+    log.change(first, vec![StateChange::PutChildSa { ike: IKE, parameters: rekeyed, replaces }]);
+    let known = |state: &State| {
+        let child = state.child(spi(0x2000)).unwrap();
+        assert_eq!(child.replaces, replaces);
+        state.is_known_to_peer(child)
+    };
+    assert!(!known(&log.0), "the answer may not have arrived");
+    let restored = State::restore(&log.0.snapshot()).unwrap();
+    assert_eq!(restored, log.0);
+    let mut successor = Log(log.0.clone());
+    successor.take_ownership(owner(2, 1, 2));
+    assert!(!known(&successor.0), "nor does a successor know more");
+    let delete = StateChange::DeleteChildSa { inbound_spi: spi(0x1000), under: None };
+    log.change(first, vec![delete]);
+    assert!(known(&log.0));
+}
