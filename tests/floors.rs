@@ -25,6 +25,8 @@ const FLOORS: &[(&str, u32)] = &[
     ("holdfast", 5),
     // Development only: namespaces, peers and captures for the tests of the root package.
     ("holdfast-bed", 5),
+    // Development only: clusters in virtual time.
+    ("holdfast-sim", 5),
 ];
 
 /// Packages that only one crate may name, with that crate.

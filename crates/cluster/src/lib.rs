@@ -43,6 +43,7 @@ mod identity;
 pub mod level;
 pub mod limits;
 mod membership;
+mod mutation;
 pub mod numbers;
 mod records;
 pub mod settlement;
@@ -57,6 +58,9 @@ pub use configuration::Configuration;
 pub use effect::{Effect, Refusal};
 pub use identity::{Epoch, IkeSpi, Incarnation, MemberId, Owner, TargetId};
 pub use membership::{MemberChange, MemberCommand, MemberRecord, Membership};
+#[cfg(any(test, feature = "testing"))]
+pub use mutation::set_mutation;
+pub use mutation::{Mutation, mutated, small};
 pub use records::{ChildRecord, Hold, HoldKind, IkeRecord, Readiness, RecordName, Standing};
 pub use settlement::{SettleItem, Settlement};
 pub use state::State;

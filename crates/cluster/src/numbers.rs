@@ -31,6 +31,22 @@ pub const INITIAL_OUTBOUND_PACKETS: u64 = 4_096;
 /// what a successor knows and the horizon are refused.
 pub const INITIAL_HORIZON_PACKETS: u64 = 128;
 
+/// The same two where simulated clusters run on small numbers.
+const SMALL_OUTBOUND_PACKETS: u64 = 24;
+const SMALL_HORIZON_PACKETS: u64 = 16;
+
+/// The end of the outbound numbers a new owner has behind `high`.
+#[must_use]
+pub fn begin_outbound(high: u64, esn: bool) -> u64 {
+    extend_outbound(high, crate::small(INITIAL_OUTBOUND_PACKETS, SMALL_OUTBOUND_PACKETS), esn)
+}
+
+/// The horizon a new owner has above `horizon`.
+#[must_use]
+pub fn begin_horizon(horizon: u64, esn: bool) -> u64 {
+    extend_horizon(horizon, crate::small(INITIAL_HORIZON_PACKETS, SMALL_HORIZON_PACKETS), esn)
+}
+
 /// Most outbound numbers of one grant to an SA with 32-bit numbers: its space is finite.
 pub const OUTBOUND_GRANT_PACKETS_MAX: u64 = 1 << 16;
 

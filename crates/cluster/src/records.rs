@@ -13,7 +13,7 @@
 //! owner too, with a [`Hold`] that says why and for how long it is kept.
 
 use crate::settlement::Settled;
-use crate::{IkeSpi, Owner, limits, numbers};
+use crate::{IkeSpi, Mutation, Owner, limits, mutated, numbers};
 use holdfast_crypto::SecretBytes;
 use holdfast_ipsec::{ChildSaParameters, ReplayEdge, SequenceRange, Spi};
 use std::fmt;
@@ -71,9 +71,9 @@ impl ChildRecord {
             parameters,
             ike,
             outbound_start: first,
-            outbound_high: numbers::extend_outbound(first, numbers::INITIAL_OUTBOUND_PACKETS, esn),
+            outbound_high: numbers::begin_outbound(first, esn),
             floor: 0,
-            horizon: numbers::extend_horizon(0, numbers::INITIAL_HORIZON_PACKETS, esn),
+            horizon: numbers::begin_horizon(0, esn),
             edge: ReplayEdge::at(0),
             settled: None,
             replaces,
@@ -84,13 +84,16 @@ impl ChildRecord {
     /// Gives a new owner numbers that no earlier owner can have used or accepted.
     pub(crate) fn take_over(&mut self) {
         let esn = self.parameters.esn;
-        self.outbound_start = self.outbound_high;
-        self.outbound_high =
-            numbers::extend_outbound(self.outbound_high, numbers::INITIAL_OUTBOUND_PACKETS, esn);
-        self.floor = self.horizon;
+        if !mutated(Mutation::RangeReused) {
+            self.outbound_start = self.outbound_high;
+        }
+        self.outbound_high = numbers::begin_outbound(self.outbound_high, esn);
+        if !mutated(Mutation::FloorNotMoved) {
+            self.floor = self.horizon;
+        }
         self.edge = ReplayEdge::at(self.floor);
         self.settled = None;
-        self.horizon = numbers::extend_horizon(self.horizon, numbers::INITIAL_HORIZON_PACKETS, esn);
+        self.horizon = numbers::begin_horizon(self.horizon, esn);
     }
 
     /// All outbound numbers granted to the present owner, used or not.

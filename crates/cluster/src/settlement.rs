@@ -127,11 +127,9 @@ impl ChildRecord {
             self.outbound_start = settled.outbound_next;
             self.edge = settled.edge;
         }
-        let outbound = numbers::INITIAL_OUTBOUND_PACKETS;
-        let high = numbers::extend_outbound(self.outbound_start, outbound, esn);
+        let high = numbers::begin_outbound(self.outbound_start, esn);
         self.outbound_high = self.outbound_high.max(high);
-        let horizon = numbers::INITIAL_HORIZON_PACKETS;
-        let horizon = numbers::extend_horizon(self.edge.right_edge, horizon, esn);
+        let horizon = numbers::begin_horizon(self.edge.right_edge, esn);
         self.horizon = self.horizon.max(horizon);
     }
 }

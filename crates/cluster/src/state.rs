@@ -4,7 +4,7 @@ use crate::command::{Command, Direction, GrantItem, StateChange};
 use crate::effect::{Effect, Refusal};
 use crate::records::{ChildRecord, Hold, IkeRecord, Readiness, RecordName, Standing};
 use crate::settlement::Settlement;
-use crate::{IkeSpi, Membership, Owner, TargetId, limits, numbers};
+use crate::{IkeSpi, Membership, Mutation, Owner, TargetId, limits, mutated, numbers};
 use holdfast_crypto::SecretBytes;
 use holdfast_ipsec::{ChildSaParameters, SequenceRange, Spi};
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,6 +121,10 @@ impl State {
         let exact = std::mem::take(&mut self.settlement) == Settlement::Complete;
         // The records still stand under who made them: they are inherited until carried on.
         self.standing = 0;
+        let same = previous.is_some_and(|previous| previous.member == claimed.member);
+        if same && mutated(Mutation::IncarnationForgotten) {
+            return Ok(vec![Effect::OwnerChanged { owner: claimed, previous }]);
+        }
         for child in self.children.values_mut() {
             if exact { child.carry_on() } else { child.take_over() }
         }

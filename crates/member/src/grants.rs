@@ -20,7 +20,9 @@
 //! renewed at once after a takeover, and any other when its peer is heard (see `renewals`).
 
 use crate::limits;
-use holdfast_cluster::{Direction, GrantItem, limits::GRANTS_MAX, numbers};
+use holdfast_cluster::{
+    Direction, GrantItem, Mutation, limits::GRANTS_MAX, mutated, numbers, small,
+};
 use holdfast_ipsec::Spi;
 use holdfast_packet::Nanos;
 use std::collections::BTreeMap;
@@ -31,6 +33,9 @@ const OUTBOUND_PACKETS_MIN: u64 = 1 << 10;
 /// Fewest numbers a horizon moves by.
 const HORIZON_PACKETS_MIN: u64 = 64;
 
+/// The same two where simulated clusters run on small numbers.
+const SMALL_PACKETS_MIN: u64 = 8;
+
 /// Outbound numbers to ask for: a second of traffic, so that even many SAs make few entries.
 pub(crate) fn outbound_packets(rate_pps: u64, esn: bool) -> u32 {
     let most = if esn {
@@ -38,7 +43,7 @@ pub(crate) fn outbound_packets(rate_pps: u64, esn: bool) -> u32 {
     } else {
         numbers::OUTBOUND_GRANT_PACKETS_MAX
     };
-    narrow(rate_pps.clamp(OUTBOUND_PACKETS_MIN, most))
+    narrow(rate_pps.clamp(small(OUTBOUND_PACKETS_MIN, SMALL_PACKETS_MIN), most))
 }
 
 /// Numbers to move a horizon by: some time's traffic ahead of the highest number that
@@ -48,7 +53,8 @@ pub(crate) fn outbound_packets(rate_pps: u64, esn: bool) -> u32 {
 /// ambiguous zone before its next packet meets the new owner, and notices nothing.
 pub(crate) fn horizon_packets(rate_pps: u64, ahead_ms: u64, right_edge: u64, horizon: u64) -> u32 {
     let ahead = rate_pps.saturating_mul(ahead_ms) / 1_000;
-    let ahead = ahead.clamp(HORIZON_PACKETS_MIN, numbers::HORIZON_GRANT_PACKETS_MAX);
+    let least = small(HORIZON_PACKETS_MIN, SMALL_PACKETS_MIN);
+    let ahead = ahead.clamp(least, numbers::HORIZON_GRANT_PACKETS_MAX);
     let wanted = right_edge.max(horizon).saturating_add(ahead).saturating_sub(horizon);
     narrow(wanted)
 }
@@ -73,7 +79,7 @@ impl Grants {
         let key = (spi, direction);
         let pending =
             self.asked.get(&key).is_some_and(|asked| now.ms_since(*asked) < limits::GRANT_RETRY_MS);
-        if !pending {
+        if !pending && !mutated(Mutation::GrantsForgotten) {
             self.wanted.insert(key, packets);
         }
     }

@@ -22,10 +22,10 @@ use crate::outbox::Outbox;
 use crate::ownership::Ownership;
 use crate::renewals::Renewals;
 use crate::tables::TablesKeeper;
-use holdfast_cluster::{Command, State};
+use holdfast_cluster::{Command, Direction, GrantItem, Mutation, State, mutated, numbers};
 use holdfast_datapath::WorkerCommand;
 use holdfast_ike::{Ike, IkeCounters};
-use holdfast_ipsec::Spi;
+use holdfast_ipsec::{SequenceRange, Spi};
 use holdfast_packet::{MacAddr, Nanos, Side};
 use holdfast_replica::{Config, ProposeError, Recovered, Replica};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -254,6 +254,18 @@ impl Member {
         self.outputs.pop_front()
     }
 
+    /// Every queue of this member that has a bound: its name, length and bound.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn queues(&self) -> [(&'static str, usize, usize); 4] {
+        let held = limits::HELD_FRAMES_MAX;
+        [
+            ("outputs", self.outputs.len(), limits::OUTPUTS_MAX),
+            ("outbox", self.outbox.len(), limits::PENDING_READY_MAX),
+            ("frames held outside", self.outside.held(), held),
+            ("frames held inside", self.inside.held(), held),
+        ]
+    }
+
     /// The replicated records as applied here.
     #[must_use]
     pub fn state(&self) -> &State {
@@ -348,11 +360,28 @@ impl Member {
         let grants = self.grants.batch(now);
         if !grants.is_empty() {
             match self.replica.propose(now, &Command::Grant { owner, grants: grants.clone() }) {
-                Ok(_) => self.grants.proposed(now, &grants),
+                Ok(_) => {
+                    self.grants.proposed(now, &grants);
+                    if mutated(Mutation::RangeNotCommitted) {
+                        self.use_uncommitted(&grants);
+                    }
+                }
                 Err(_) => return self.postpone(now),
             }
         }
         self.carry_records_on(now, owner);
+    }
+
+    /// Breaks law 2 for [`Mutation::RangeNotCommitted`].
+    fn use_uncommitted(&mut self, grants: &[GrantItem]) {
+        for item in grants.iter().filter(|item| item.direction == Direction::Outbound) {
+            let Some(child) = self.replica.state().child(item.spi) else { continue };
+            let (start, esn) = (child.outbound_high, child.parameters.esn);
+            let end = numbers::extend_outbound(start, u64::from(item.packets), esn);
+            let range = SequenceRange::new(start, end);
+            let worker = item.spi.worker(self.spi_mask);
+            self.command(worker, WorkerCommand::Grant { id: item.spi, range });
+        }
     }
 
     pub(crate) fn postpone(&mut self, now: Nanos) {

@@ -170,6 +170,12 @@ impl Neighbours {
         }
     }
 
+    /// `address` was learnt from something any station can send: asks its owner.
+    pub(crate) fn confirm(&mut self, now: Nanos, address: Ipv4Addr) {
+        self.want(now, address, Interest::Wanted);
+        self.reschedule(address, now);
+    }
+
     /// The station of `address`, as last heard.
     pub(crate) fn mac(&self, address: Ipv4Addr) -> Option<MacAddr> {
         self.entries.get(&address)?.mac
@@ -225,6 +231,12 @@ impl Neighbours {
                 frame
             })
             .collect()
+    }
+
+    /// Frames that wait for their next hop.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn held(&self) -> usize {
+        self.held
     }
 
     /// Forgets the frames that wait: they were ours to send as the owner.
@@ -401,6 +413,21 @@ mod tests {
         assert_eq!(asked.len(), limits::UNANSWERED_MAX as usize);
         neighbours.want(Nanos::from_secs(60), PEER, Interest::Wanted);
         assert_eq!(neighbours.questions(Nanos::from_secs(60)).0, [PEER]);
+    }
+
+    #[test]
+    fn what_a_mere_datagram_taught_is_asked_for_and_corrected() {
+        let mut neighbours = Neighbours::new();
+        let now = Nanos::from_secs(1);
+        let [peer, attacker, own] = [[10, 0, 0, 9], [0, 0, 0, 6], [0, 0, 0, 7]];
+        let peer = Ipv4Addr::from_octets(peer);
+        let mac = |[a, b, c, d]: [u8; 4]| MacAddr([2, 0, a, b, c, d]);
+        neighbours.heard(now, peer, mac(attacker), true);
+        neighbours.confirm(now, peer);
+        assert_eq!(neighbours.questions(now).0, [peer]);
+        assert_eq!(neighbours.heard(now, peer, mac(own), false), Heard::Changed);
+        assert_eq!(neighbours.mac(peer), Some(mac(own)));
+        assert_eq!(neighbours.next_due(), None, "it is not asked for again");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::limits;
 use crate::member::Member;
 use crate::neighbours::{Heard, Interest, Neighbours};
 use crate::ownership::Ownership;
-use holdfast_cluster::{Direction, TargetId};
+use holdfast_cluster::{Direction, Mutation, TargetId, mutated};
 use holdfast_datapath::{WorkerCommand, WorkerEvent};
 use holdfast_ike::Datagram;
 use holdfast_ipsec::Spi;
@@ -101,6 +101,8 @@ impl Member {
             && !passed_on
         {
             self.hear(now, Side::Outside, hop, station, true);
+            // Its sender's address may be forged, or it may be a repetition by somebody else.
+            self.outside.confirm(now, hop);
         }
         self.ike.handle_datagram(now, datagram);
     }
@@ -169,6 +171,9 @@ impl Member {
 
     /// Tells both networks that the addresses are here.
     pub(crate) fn announce(&mut self) {
+        if mutated(Mutation::NotAnnounced) {
+            return;
+        }
         for side in Side::ALL {
             for frame in announce::frames(self.mac(side), self.address(side)) {
                 self.transmit(side, frame);

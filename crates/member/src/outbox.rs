@@ -10,7 +10,7 @@
 //! before the step that made it is committed.
 
 use crate::limits;
-use holdfast_cluster::StateChange;
+use holdfast_cluster::{Mutation, StateChange, mutated};
 use holdfast_ike::{Change, Datagram, Ready};
 use holdfast_replica::ProposalId;
 use std::collections::VecDeque;
@@ -40,6 +40,12 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Steps on their way.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
     /// True when no more steps fit, so that IKE must not be given more to do.
     pub(crate) fn is_full(&self) -> bool {
         self.steps.len() >= limits::PENDING_READY_MAX
@@ -56,9 +62,13 @@ impl Outbox {
     }
 
     /// Takes the next step of IKE; it is lost while the outbox is stale.
-    pub(crate) fn push(&mut self, ready: Ready) {
+    pub(crate) fn push(&mut self, mut ready: Ready) {
         if self.stale {
             return;
+        }
+        if mutated(Mutation::SentBeforeCommit) {
+            let datagrams = std::mem::take(&mut ready.datagrams);
+            self.steps.push_front(Step { stage: Stage::Free, datagrams });
         }
         let stage = if ready.changes.is_empty() {
             Stage::Free

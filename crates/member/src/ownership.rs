@@ -9,12 +9,13 @@ use crate::loading::Loading;
 use crate::member::Member;
 use crate::neighbours::Interest;
 use crate::renewals::{Inherited, Renewals, mix};
-use holdfast_cluster::{ChildRecord, Command, Owner};
+use holdfast_cluster::{ChildRecord, Command, Mutation, Owner, mutated};
 use holdfast_datapath::WorkerCommand;
 use holdfast_ike::IkeError;
-use holdfast_ipsec::{InboundSa, OutboundSa};
+use holdfast_ipsec::{InboundSa, OutboundSa, TrafficSelector};
 use holdfast_packet::{Nanos, Side};
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 /// What this member is to the common address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,7 +247,13 @@ impl Member {
     pub(crate) fn install(&mut self, child: &ChildRecord) {
         let spi = child.parameters.inbound_spi;
         let worker = spi.worker(self.spi_mask);
-        let inbound = InboundSa::resume(&child.parameters, child.floor, &child.edge, child.horizon);
+        let horizon = if mutated(Mutation::HorizonIgnored) { u64::MAX } else { child.horizon };
+        let mut parameters = child.parameters.clone();
+        if mutated(Mutation::SelectorsIgnored) {
+            let prefix = TrafficSelector::prefix(Ipv4Addr::UNSPECIFIED, 0);
+            parameters.selectors.remote = vec![prefix];
+        }
+        let inbound = InboundSa::resume(&parameters, child.floor, &child.edge, horizon);
         let outbound = OutboundSa::new(&child.parameters, child.outbound());
         self.command(worker, WorkerCommand::InstallInbound(Box::new(inbound)));
         self.command(worker, WorkerCommand::InstallOutbound { id: spi, sa: Box::new(outbound) });

@@ -1,7 +1,7 @@
 //! What a replica is started with, and the errors it can answer.
 
 use crate::{MEMBERS_MAX, Timing, TimingError};
-use holdfast_cluster::{CodecError, Incarnation, MemberId};
+use holdfast_cluster::{CodecError, Incarnation, MemberId, Mutation, mutated};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of entries in one append message; also keeps a message within one transport frame.
@@ -220,7 +220,7 @@ pub(crate) fn raft_config(config: &Config, applied: u64) -> raft::Config {
         max_size_per_msg: APPEND_BYTES_MAX,
         max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
         max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
-        check_quorum: true,
+        check_quorum: !mutated(Mutation::PromiseIgnored),
         pre_vote: true,
         ..raft::Config::default()
     }

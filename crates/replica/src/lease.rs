@@ -84,7 +84,7 @@
 //! echo (it does) and nobody shortens its D over a restart.
 
 use crate::timing::lease_ns;
-use holdfast_cluster::{Configuration, MemberId};
+use holdfast_cluster::{Configuration, MemberId, Mutation, mutated};
 use holdfast_packet::Nanos;
 use std::collections::BTreeMap;
 
@@ -194,6 +194,9 @@ impl Lease {
         };
         let end = configuration.reached(end);
         self.until = self.until.max(end);
+        if mutated(Mutation::LeaseIgnored) {
+            self.until = Some(now.plus_ms(10_000));
+        }
     }
 
     /// The end of the lease; `None` without one.

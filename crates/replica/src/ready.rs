@@ -16,7 +16,7 @@ use crate::envelope::{Envelope, lane_of};
 use crate::output::{Checkpoint, LogEntry, Output, SnapshotImage, WriteBatch};
 use crate::store::{LogStore, configuration_from_raft, entry_from_raft};
 use crate::{Replica, ReplicaError};
-use holdfast_cluster::{Command, MemberId, State};
+use holdfast_cluster::{Command, MemberId, Mutation, State, mutated};
 use holdfast_packet::Nanos;
 use raft::Ready;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
@@ -74,7 +74,7 @@ impl Replica {
             }
         }
         match batch {
-            Some(batch) if batch.must_sync => {
+            Some(batch) if batch.must_sync && !mutated(Mutation::PersistedEarly) => {
                 self.writes.pending.push_back(PendingWrite {
                     number: batch.number,
                     ready: number,
@@ -202,6 +202,8 @@ impl Replica {
                 }
             }
         };
+        let skipped = mutated(Mutation::EntrySkipped) && self.config.id.0 == 2 && index % 4 == 0;
+        let command = if skipped { Command::Noop } else { command };
         let effects = self.state.apply(index, &command);
         let members = matches!(command, Command::Members(_));
         self.outputs.push_back(Output::Applied { index, term, command, effects });
@@ -227,7 +229,7 @@ impl Replica {
         let Some(lane) = lane_of(kind) else { return };
         let to = MemberId(message.to);
         match kind {
-            MessageType::MsgTimeoutNow => {
+            MessageType::MsgTimeoutNow if !mutated(Mutation::LeaseKeptOnTransfer) => {
                 // The lease ends before the successor can hear that it may campaign.
                 self.lease.suspend(message.term);
                 self.announce_lease();

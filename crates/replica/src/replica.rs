@@ -8,7 +8,9 @@ use crate::lease::{Lease, Promise};
 use crate::output::{EntryKind, LogEntry, Output, Recovered, Role};
 use crate::ready::Writes;
 use crate::store::{LogStore, configuration_to_raft};
-use holdfast_cluster::{Command, Configuration, Epoch, MemberId, Owner, State, level};
+use holdfast_cluster::{
+    Command, Configuration, Epoch, MemberId, Mutation, Owner, State, level, mutated,
+};
 use holdfast_packet::Nanos;
 use raft::eraftpb::{EntryType, Message, MessageType};
 use raft::{CAMPAIGN_TRANSFER, ProgressState, RawNode, SnapshotStatus, StateRole};
@@ -121,7 +123,9 @@ impl Replica {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&raft_config, store, &logger)
             .map_err(|error| ReplicaError::Raft(error.to_string()))?;
-        let quarantine_until = now.plus_ns(config.timing.promise_ns());
+        let quarantine_ns = config.timing.promise_ns();
+        let quarantine_ns = if mutated(Mutation::QuarantineSkipped) { 0 } else { quarantine_ns };
+        let quarantine_until = now.plus_ns(quarantine_ns);
         let term = node.raft.term;
         let mut replica = Self {
             lease: Lease::none(),
@@ -226,6 +230,7 @@ impl Replica {
                 }
                 let bound =
                     if transfer { now < self.quarantine_until } else { self.promise.binds(now) };
+                let bound = bound && !mutated(Mutation::PromiseIgnored);
                 bound || self.writes.snapshot_pending()
             }
             // raft-rs would campaign from a log whose beginning is not on disk yet, and panic.

@@ -1,8 +1,10 @@
 //! The laws, checked after every event.
 
+use super::peer::MARKER;
 use holdfast_cluster::MemberId;
-use holdfast_packet::{MacAddr, Nanos, arp, ethernet, ipv4, udp};
-use std::collections::{BTreeMap, BTreeSet};
+use holdfast_ipsec::Spi;
+use holdfast_packet::{MacAddr, Nanos, Side, arp, ethernet, ipv4, udp};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -47,17 +49,59 @@ pub enum Violation {
         /// The Message ID.
         message_id: u32,
     },
-    /// One packet of a peer reached the targets twice.
+    /// One packet of a peer was passed on to the targets twice.
     DeliveredTwice {
-        /// Its payload.
-        payload: Vec<u8>,
+        /// When.
+        at: Nanos,
+        /// Who did it the second time.
+        member: MemberId,
+        /// The client that called.
+        client: Ipv4Addr,
+        /// The number of its request.
+        request: u64,
+    },
+    /// Something else than ESP, IKE and ARP of a member, or clear text, on the outside network.
+    ClearOutside {
+        /// When.
+        at: Nanos,
+        /// Who sent it.
+        member: MemberId,
+    },
+    /// A packet came out of a tunnel whose selectors do not allow it.
+    ForeignPacket {
+        /// When.
+        at: Nanos,
+        /// Who passed it on.
+        member: MemberId,
+        /// The source it shows.
+        source: Ipv4Addr,
+    },
+    /// The owner does not know a Child SA of which the cluster told the peer that it stands.
+    ForgottenSa {
+        /// When.
+        at: Nanos,
+        /// The owner.
+        member: MemberId,
+        /// The cluster's inbound SPI.
+        spi: Spi,
+    },
+    /// A queue of a member is longer than its bound.
+    QueueTooLong {
+        /// When.
+        at: Nanos,
+        /// Whose.
+        member: MemberId,
+        /// Which one.
+        queue: &'static str,
+        /// How long it is.
+        length: usize,
     },
     /// Members applied the same entries and disagree.
     StatesDiffer {
         /// The index.
         applied: u64,
-        /// Digests by member.
-        hashes: Vec<(MemberId, u64)>,
+        /// Two members, with the digests of their states.
+        hashes: [(MemberId, u64); 2],
     },
     /// A member cannot go on.
     Halted {
@@ -78,12 +122,16 @@ impl fmt::Display for Violation {
 #[derive(Debug, Clone, Default)]
 pub struct Checks {
     addresses: BTreeSet<Ipv4Addr>,
-    /// Every (SPI, IV) on the outside network, with its first sender.
-    sealed: BTreeMap<(u32, u64), MemberId>,
+    /// Every (peer, SPI, IV) on the outside network.
+    sealed: HashSet<(Ipv4Addr, u32, u64)>,
     /// Every protected IKE message the cluster sent.
-    ike: BTreeMap<IkeKey, Vec<u8>>,
-    /// Every payload a target received.
-    delivered: BTreeSet<Vec<u8>>,
+    ike: HashMap<IkeKey, Vec<u8>>,
+    /// Every request that was passed on to the targets.
+    delivered: HashSet<(Ipv4Addr, u64)>,
+    /// The digest of the state after each entry, as the first member had it.
+    states: HashMap<u64, (MemberId, u64)>,
+    /// Child SAs somebody deleted or asked the log to delete.
+    removed: HashSet<Spi>,
     /// Who had each address last, by the frames sent from it.
     speaker: Option<MemberId>,
     /// Every change of the speaker.
@@ -128,12 +176,38 @@ impl Checks {
         }
     }
 
-    /// A target received a request: whatever the network repeats, each one reaches one target once.
-    pub(crate) fn delivered(&mut self, payload: Vec<u8>) {
-        if self.delivered.contains(&payload) {
-            self.report(Violation::DeliveredTwice { payload });
-        } else {
-            self.delivered.insert(payload);
+    /// A Child SA was deleted, or is about to be.
+    pub(crate) fn removed(&mut self, spi: Spi) {
+        self.removed.insert(spi);
+    }
+
+    /// Nothing acknowledged is lost: the owner knows a Child SA its peer was told of.
+    pub(crate) fn acknowledged(&mut self, at: Nanos, member: MemberId, spi: Spi, known: bool) {
+        if !known && !self.removed.contains(&spi) {
+            self.report(Violation::ForgottenSa { at, member, spi });
+        }
+    }
+
+    /// A member's state after an entry: equal entries make equal states.
+    pub(crate) fn state(&mut self, member: MemberId, applied: u64, hash: u64) {
+        let (first, expected) = *self.states.entry(applied).or_insert((member, hash));
+        if expected != hash {
+            let hashes = [(first, expected), (member, hash)];
+            self.report(Violation::StatesDiffer { applied, hashes });
+        }
+    }
+
+    /// A queue of a member has this many things in it and may have `bound`.
+    pub(crate) fn queue(
+        &mut self,
+        at: Nanos,
+        member: MemberId,
+        queue: (&'static str, usize),
+        bound: usize,
+    ) {
+        let (queue, length) = queue;
+        if length > bound {
+            self.report(Violation::QueueTooLong { at, member, queue, length });
         }
     }
 
@@ -144,33 +218,65 @@ impl Checks {
         }
     }
 
-    /// Law 1, second half, and law 2: on every frame a member sends.
-    pub(crate) fn sent(&mut self, at: Nanos, member: MemberId, has_lease: bool, frame: &[u8]) {
+    /// Law 1, second half, law 2, and nothing in clear: on every frame a member sends.
+    pub(crate) fn sent(
+        &mut self,
+        at: Nanos,
+        member: MemberId,
+        (side, has_lease): (Side, bool),
+        frame: &[u8],
+    ) {
         // A frame passed on to another member is its sender's, not this member's word.
         if passed_on(frame) {
             return;
         }
-        let Some(Sent { source, esp, ike }) = Sent::parse(frame) else { return };
-        if self.addresses.contains(&source) {
-            if !has_lease {
-                self.report(Violation::SpokeWithoutLease { at, member });
-            }
-            if self.speaker != Some(member) {
-                self.speaker = Some(member);
-                self.speakers.push((at, member));
-            }
+        let Some(sent) = Sent::parse(frame) else { return };
+        let speaks = self.addresses.contains(&sent.source);
+        // What the targets receive shows the peers' addresses; it is no less the owner's to send.
+        let owners = speaks || (side == Side::Inside && sent.kind != Kind::Arp);
+        if owners && !has_lease {
+            self.report(Violation::SpokeWithoutLease { at, member });
         }
-        if let Some((spi, iv)) = esp
-            && self.sealed.insert((spi, iv), member).is_some()
-        {
-            self.report(Violation::NumberTwice { at, member, spi, iv });
+        if speaks && self.speaker != Some(member) {
+            self.speaker = Some(member);
+            self.speakers.push((at, member));
         }
-        let judged = ike.filter(|(key, _)| !(self.synchronisation && key.is_informational_zero()));
-        if let Some((key, message)) = judged {
-            let first = self.ike.entry(key).or_insert_with(|| message.clone());
-            if *first != message {
-                self.report(Violation::RepeatedDifferently { at, member, message_id: key.id });
+        match side {
+            Side::Outside => self.outside(at, member, sent, frame),
+            Side::Inside => self.inside(at, member, sent),
+        }
+    }
+
+    fn outside(&mut self, at: Nanos, member: MemberId, sent: Sent, frame: &[u8]) {
+        let clear = frame.windows(MARKER.len()).any(|window| window == MARKER);
+        if clear || matches!(sent.kind, Kind::Request { .. } | Kind::Other) {
+            self.report(Violation::ClearOutside { at, member });
+        }
+        match sent.kind {
+            Kind::Esp { spi, iv } if !self.sealed.insert((sent.destination, spi, iv)) => {
+                self.report(Violation::NumberTwice { at, member, spi, iv });
             }
+            Kind::Ike { key, message }
+                if !(self.synchronisation && key.is_informational_zero()) =>
+            {
+                let id = key.id;
+                let first = self.ike.entry(key).or_insert_with(|| message.clone());
+                if *first != message {
+                    self.report(Violation::RepeatedDifferently { at, member, message_id: id });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whatever the network repeats, each request leaves for one target once.
+    fn inside(&mut self, at: Nanos, member: MemberId, sent: Sent) {
+        let Kind::Request { client, request } = sent.kind else { return };
+        if sent.source != client {
+            self.report(Violation::ForeignPacket { at, member, source: sent.source });
+        }
+        if !self.delivered.insert((client, request)) {
+            self.report(Violation::DeliveredTwice { at, member, client, request });
         }
     }
 }
@@ -178,14 +284,34 @@ impl Checks {
 /// What matters of a frame a member sent.
 struct Sent {
     source: Ipv4Addr,
-    /// SPI and IV, when it is ESP.
-    esp: Option<(u32, u64)>,
-    /// The message, when it is protected IKE.
-    ike: Option<(IkeKey, Vec<u8>)>,
+    destination: Ipv4Addr,
+    kind: Kind,
+}
+
+#[derive(PartialEq, Eq)]
+enum Kind {
+    Arp,
+    Esp {
+        spi: u32,
+        iv: u64,
+    },
+    /// Protected IKE.
+    Ike {
+        key: IkeKey,
+        message: Vec<u8>,
+    },
+    /// IKE that is not protected, and keepalives.
+    IkeInit,
+    /// A client's request, or the answer to one.
+    Request {
+        client: Ipv4Addr,
+        request: u64,
+    },
+    Other,
 }
 
 /// What makes two IKE messages repetitions of each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct IkeKey {
     spi_i: u64,
     spi_r: u64,
@@ -232,42 +358,53 @@ impl Sent {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let view = ethernet::View::parse(bytes).ok()?;
         if view.ether_type() == ethernet::TYPE_ARP {
-            let source = arp::Repr::parse(view.payload()).ok()?.source;
-            return Some(Self { source, esp: None, ike: None });
+            let packet = arp::Repr::parse(view.payload()).ok()?;
+            let (source, destination) = (packet.source, packet.target);
+            return Some(Self { source, destination, kind: Kind::Arp });
         }
         let ip = ipv4::View::parse(view.payload()).ok()?;
-        let mut sent = Self { source: ip.source(), esp: None, ike: None };
-        match ip.protocol() {
-            ipv4::PROTOCOL_ESP => sent.esp = spi_and_iv(ip.payload()),
-            ipv4::PROTOCOL_UDP => sent.read_udp(ip.payload()),
-            _ => {}
-        }
-        Some(sent)
-    }
-
-    fn read_udp(&mut self, datagram: &[u8]) {
-        let Ok(datagram) = udp::View::parse(datagram) else { return };
-        let message = match datagram.source_port() {
-            udp::PORT_IKE => datagram.payload(),
-            udp::PORT_NAT_TRAVERSAL => match udp::NatTraversal::parse(datagram.payload()) {
-                udp::NatTraversal::Ike(message) => message,
-                udp::NatTraversal::Esp(esp) => {
-                    self.esp = spi_and_iv(esp);
-                    return;
-                }
-                _ => return,
-            },
-            _ => return,
+        let kind = match ip.protocol() {
+            ipv4::PROTOCOL_ESP => esp(ip.payload()),
+            ipv4::PROTOCOL_UDP => read_udp(ip.payload()),
+            _ => None,
         };
-        self.ike = IkeKey::parse(message).map(|key| (key, message.to_vec()));
+        let (source, destination) = (ip.source(), ip.destination());
+        Some(Self { source, destination, kind: kind.unwrap_or(Kind::Other) })
     }
 }
 
+fn read_udp(datagram: &[u8]) -> Option<Kind> {
+    let datagram = udp::View::parse(datagram).ok()?;
+    let message = match datagram.source_port() {
+        udp::PORT_IKE => datagram.payload(),
+        udp::PORT_NAT_TRAVERSAL => match udp::NatTraversal::parse(datagram.payload()) {
+            udp::NatTraversal::Ike(message) => message,
+            udp::NatTraversal::Esp(packet) => return esp(packet),
+            _ => return Some(Kind::IkeInit),
+        },
+        _ => return request(datagram.payload()),
+    };
+    Some(
+        IkeKey::parse(message)
+            .map_or(Kind::IkeInit, |key| Kind::Ike { key, message: message.to_vec() }),
+    )
+}
+
+/// A peer's client says in its request who it is and which request this is.
+fn request(payload: &[u8]) -> Option<Kind> {
+    let (request, rest) = payload.split_first_chunk::<8>()?;
+    let (client, rest) = rest.split_first_chunk::<4>()?;
+    rest.starts_with(MARKER).then(|| Kind::Request {
+        client: Ipv4Addr::from_octets(*client),
+        request: u64::from_be_bytes(*request),
+    })
+}
+
 /// The explicit IV of RFC 4106 stands behind SPI and sequence number.
-fn spi_and_iv(esp: &[u8]) -> Option<(u32, u64)> {
-    let spi = u32::from_be_bytes(*esp.first_chunk()?);
-    let iv = u64::from_be_bytes(*esp.get(8..)?.first_chunk()?);
-    Some((spi, iv))
+fn esp(packet: &[u8]) -> Option<Kind> {
+    let spi = u32::from_be_bytes(*packet.first_chunk()?);
+    let iv = u64::from_be_bytes(*packet.get(8..)?.first_chunk()?);
+    Some(Kind::Esp { spi, iv })
 }
 
 /// Whether a frame goes from a member's port to another member's.

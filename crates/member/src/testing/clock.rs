@@ -28,6 +28,11 @@ impl Clock {
         Self { offset_ns: random.below(OFFSET_NS_MAX), rate: rate - u128::from(DRIFT_PPM_MAX) }
     }
 
+    /// Jumps forward.
+    pub(crate) fn jump(&mut self, ms: u64) {
+        self.offset_ns = Nanos(self.offset_ns).plus_ms(ms).0;
+    }
+
     /// What it shows at a moment of the world.
     #[must_use]
     pub fn read(&self, world: Nanos) -> Nanos {

@@ -14,15 +14,6 @@ pub(crate) struct TargetAddresses {
     pub(crate) gateway: Ipv4Addr,
 }
 
-/// What a target does about a frame.
-#[derive(Debug, Default)]
-pub(crate) struct Reaction {
-    /// The frame it answers with.
-    pub(crate) answer: Option<Vec<u8>>,
-    /// The payload of a client's request.
-    pub(crate) delivered: Option<Vec<u8>>,
-}
-
 /// A host behind the common address.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -45,16 +36,16 @@ impl Target {
         self.received
     }
 
-    /// Takes a frame in.
-    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Reaction {
-        let Ok(view) = ethernet::View::parse(bytes) else { return Reaction::default() };
+    /// Takes a frame in; returns the frame it answers with.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let view = ethernet::View::parse(bytes).ok()?;
         if !self.on || (view.destination() != self.mac && !view.destination().is_group()) {
-            return Reaction::default();
+            return None;
         }
         match view.ether_type() {
-            ethernet::TYPE_ARP => Reaction { answer: self.on_arp(view.payload()), delivered: None },
-            ethernet::TYPE_IPV4 => self.on_packet(view.payload()).unwrap_or_default(),
-            _ => Reaction::default(),
+            ethernet::TYPE_ARP => self.on_arp(view.payload()),
+            ethernet::TYPE_IPV4 => self.on_packet(view.payload()),
+            _ => None,
         }
     }
 
@@ -70,7 +61,7 @@ impl Target {
         asked.then(|| packet.reply(self.mac).frame(packet.source_mac).to_vec())
     }
 
-    fn on_packet(&mut self, packet: &[u8]) -> Option<Reaction> {
+    fn on_packet(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
         let ip = ipv4::View::parse(packet).ok()?;
         if ip.destination() != self.addresses.service || ip.protocol() != ipv4::PROTOCOL_UDP {
             return None;
@@ -84,7 +75,6 @@ impl Target {
             datagram.source_port(),
             datagram.payload(),
         );
-        let answer = self.gateway_mac.map(|mac| frame::ethernet_frame(mac, self.mac, &answer));
-        Some(Reaction { answer, delivered: Some(datagram.payload().to_vec()) })
+        self.gateway_mac.map(|mac| frame::ethernet_frame(mac, self.mac, &answer))
     }
 }

@@ -23,19 +23,23 @@
 mod checks;
 mod clock;
 mod disk;
+mod hazards;
 mod host;
 mod lan;
 mod node;
 mod peer;
 mod random;
+mod weather;
 mod world;
 
 pub use checks::{Checks, Violation};
 pub use clock::Clock;
 pub use disk::Disk;
+pub use hazards::DiskHealth;
 pub use host::Target;
 pub use lan::{Attachment, Lan};
 pub use node::{Life, Node};
 pub use peer::Peer;
 pub use random::Random;
+pub use weather::{Network, Weather};
 pub use world::{PEERS_MAX, Setup, World};

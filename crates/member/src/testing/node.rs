@@ -3,16 +3,18 @@
 use super::checks::member_mac;
 use super::clock::Clock;
 use super::disk::Disk;
+use super::hazards::DiskHealth;
 use super::random::Random;
 use crate::{
     Input, Member, MemberConfig, MemberError, MemberEvent, OperatorReply, Output, OwnerNotice,
 };
-use holdfast_cluster::{MemberId, TargetId};
+use holdfast_cluster::{Command, MemberId, StateChange, TargetId};
 use holdfast_crypto::Portable;
 use holdfast_datapath::{
     COMMAND_RING, Counters, EVENT_RING, Handoff, LeaseCell, Metric, RingReceiver, RingSender,
     TablesPublisher, Worker, WorkerCommand, WorkerEvent, WorkerLimits, WorkerParts, ring,
 };
+use holdfast_ipsec::Spi;
 use holdfast_packet::{MemoryPort, Nanos, Side};
 use holdfast_replica::{Config, Lane, Recovered, WriteBatch, force_quorum};
 use std::collections::{BTreeMap, VecDeque};
@@ -53,6 +55,8 @@ pub(crate) struct Wishes {
     /// Numbers of batches to be synced.
     pub(crate) writes: Vec<u64>,
     pub(crate) frames: Vec<(Side, Vec<u8>)>,
+    /// Child SAs that were deleted or are about to be.
+    pub(crate) removed: Vec<Spi>,
     pub(crate) halted: Option<String>,
 }
 
@@ -68,6 +72,9 @@ pub struct Node {
     disk: Disk,
     /// Its disk takes nothing any more.
     disk_failed: bool,
+    disk_health: DiskHealth,
+    /// The last batch whose sync a stuck disk holds up.
+    unsynced: Option<u64>,
     /// Inputs that arrived while nothing read them.
     inbox: VecDeque<Input>,
     events: Vec<(Nanos, MemberEvent)>,
@@ -110,6 +117,7 @@ impl Node {
         let boot = (self.clock, now);
         let mut node = Self::start(config, disk, recovered, random, boot, self.boots + 1)?;
         node.events = self.events;
+        node.disk_health = self.disk_health;
         Ok(node)
     }
 
@@ -141,6 +149,8 @@ impl Node {
             workers,
             disk,
             disk_failed: false,
+            disk_health: DiskHealth::Good,
+            unsynced: None,
             inbox: VecDeque::new(),
             events: Vec::new(),
             notices: Vec::new(),
@@ -249,12 +259,35 @@ impl Node {
         self.input(Input::StorageFailed("no space left on device".to_owned()));
     }
 
-    pub(crate) fn synced(&mut self, number: u64) {
+    /// A sync came to its end, unless the disk is stuck or failed. Returns whether it did.
+    pub(crate) fn synced(&mut self, number: u64) -> bool {
         if self.disk_failed {
-            return;
+            return false;
+        }
+        if self.disk_health == DiskHealth::Stuck {
+            self.unsynced = self.unsynced.max(Some(number));
+            return false;
         }
         self.disk.sync(number);
         self.input(Input::Persisted(number));
+        true
+    }
+
+    /// Changes what the disk does; returns the batch that can be synced now.
+    pub(crate) fn set_disk_health(&mut self, health: DiskHealth) -> Option<u64> {
+        self.disk_health = health;
+        if health == DiskHealth::Stuck { None } else { self.unsynced.take() }
+    }
+
+    pub(crate) fn sync_extra_us(&self) -> u64 {
+        match self.disk_health {
+            DiskHealth::Slow(extra_us) => extra_us,
+            DiskHealth::Good | DiskHealth::Stuck => 0,
+        }
+    }
+
+    pub(crate) fn jump_clock(&mut self, ms: u64) {
+        self.clock.jump(ms);
     }
 
     /// A frame arrives at one of its ports.
@@ -298,6 +331,7 @@ impl Node {
                 Output::Persist(_) if self.disk_failed => {}
                 Output::Persist(batch) => {
                     wishes.writes.push(batch.number);
+                    self.note_deletions(&batch, wishes);
                     self.disk.write(batch);
                 }
                 Output::Worker { worker, command } => {
@@ -316,13 +350,36 @@ impl Node {
                 }
                 Output::Operator { id, reply } => drop(self.replies.insert(id, reply)),
                 Output::Peers { .. } => {}
-                Output::Event(event) => self.events.push((now, event)),
+                Output::Event(event) => {
+                    if let MemberEvent::SaRemoved { spi } = event {
+                        wishes.removed.push(spi);
+                    }
+                    self.events.push((now, event));
+                }
                 // A process that ends by itself, as it should.
                 Output::Halt { .. } if self.disk_failed => self.set_life(Life::Dead),
                 Output::Halt { reason } => wishes.halted = Some(reason),
             }
         }
         self.fill_rings();
+    }
+
+    /// What is in the log may be applied by anybody, at a start even without a word.
+    fn note_deletions(&self, batch: &WriteBatch, wishes: &mut Wishes) {
+        for entry in &batch.entries {
+            let Ok(Command::Ike { changes, .. }) = Command::decode(&entry.data) else { continue };
+            for change in changes {
+                match change {
+                    StateChange::DeleteChildSa { inbound_spi, .. } => {
+                        wishes.removed.push(inbound_spi)
+                    }
+                    StateChange::DeleteIkeSa { spi, .. } => {
+                        wishes.removed.extend(self.member.state().children_of(spi));
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     fn fill_rings(&mut self) {

@@ -17,6 +17,17 @@ const REQUESTS_MAX: usize = 1 << 20;
 /// Ports the client calls from: so many connections at a time.
 const PORTS: u16 = 64;
 
+/// Stands in every request and answer, so that clear text is known where it must not be.
+pub(crate) const MARKER: &[u8; 16] = b"in clear, alas!!";
+
+/// The bit of the IKE header's flags that tells a response (RFC 7296 section 3.1), and where the
+/// flags are.
+const RESPONSE_FLAG: u8 = 0x20;
+const FLAGS_OFFSET: usize = 19;
+
+/// After this long a persistent peer begins a handshake anew.
+const HANDSHAKE_PATIENCE_MS: u64 = 2_000;
+
 /// How long to wait for an answer to an ARP question.
 const ASK_AGAIN_MS: u64 = 100;
 
@@ -73,6 +84,18 @@ pub struct Peer {
     refused: BTreeMap<&'static str, u64>,
     rekeys: u64,
     window: Option<Window>,
+    /// The pairs the cluster told this peer it has, by the cluster's SPI.
+    acknowledged: BTreeSet<Spi>,
+    /// Pairs there were when it last began to connect, until that has led to a new one.
+    connecting: Option<u64>,
+    /// When it last began to connect.
+    connected: Nanos,
+    /// Pairs it had.
+    gone: BTreeSet<Spi>,
+    /// Connects again whenever it has no pair.
+    persistent: bool,
+    /// Neither sends nor hears.
+    silent: bool,
 }
 
 /// A sender that waits for answers, as TCP does.
@@ -97,6 +120,9 @@ impl std::fmt::Debug for Peer {
             .field("requests", &self.requests)
             .field("answers", &self.answers.len())
             .field("refused", &self.refused)
+            .field("failure", &self.ike.failure())
+            .field("station", &self.common_mac)
+            .field("connected", &self.connected)
             .finish_non_exhaustive()
     }
 }
@@ -144,11 +170,19 @@ impl Peer {
             refused: BTreeMap::new(),
             rekeys: 0,
             window: None,
+            acknowledged: BTreeSet::new(),
+            connecting: None,
+            connected: Nanos::ZERO,
+            gone: BTreeSet::new(),
+            persistent: false,
+            silent: false,
         }
     }
 
     /// Begins to connect.
     pub fn connect(&mut self, now: Nanos) {
+        self.connecting = Some(self.installed);
+        self.connected = now;
         self.ike.connect(now);
     }
 
@@ -194,11 +228,53 @@ impl Peer {
 
     /// Rekeys the IKE SA, at the peer's own wish.
     pub fn rekey_ike(&mut self, now: Nanos) {
-        let spi = self.ike.ike().sas().next().map(|sa| sa.spi);
+        let spi = self.ike.ike().sas().find(|sa| sa.state == "established").map(|sa| sa.spi);
         if let Some(spi) = spi {
             // Busy with the same already: then it happens anyway.
             let _ = self.ike.ike().rekey_ike(now, spi);
         }
+    }
+
+    /// Deletes the pair packets are sent with.
+    pub fn delete_child(&mut self, now: Nanos) {
+        if let Some(spi) = self.sending {
+            // Busy with the same already: then it happens anyway.
+            let _ = self.ike.ike().delete_child(now, spi);
+        }
+    }
+
+    /// Deletes the IKE SA and everything under it.
+    pub fn delete_ike(&mut self, now: Nanos) {
+        let spi = self.ike.ike().sas().find(|sa| sa.state == "established").map(|sa| sa.spi);
+        if let Some(spi) = spi {
+            // Busy with the same already: then it happens anyway.
+            let _ = self.ike.ike().delete_ike(now, spi);
+        }
+    }
+
+    /// From now on connects again whenever it has no pair left.
+    pub fn persist(&mut self) {
+        self.persistent = true;
+    }
+
+    /// Goes silent, its power cord pulled from the network card, or comes back.
+    pub fn set_silent(&mut self, silent: bool) {
+        self.silent = silent;
+    }
+
+    /// The pairs the cluster told this peer it has, by the cluster's inbound SPI, of those this
+    /// peer still has: any owner must know them.
+    pub fn acknowledged(&self) -> impl Iterator<Item = Spi> {
+        let spis = self.pairs.values().map(|pair| pair.parameters.outbound_spi);
+        spis.filter(|spi| self.acknowledged.contains(spi))
+    }
+
+    /// Sends a packet that is authentic but pretends to come from another client, which this
+    /// peer's selectors do not allow.
+    pub fn spoof(&mut self, now: Nanos) {
+        let [a, b, c, _] = self.client.octets();
+        self.request_as(now, Ipv4Addr::new(a, b, c, 250));
+        self.run_ike();
     }
 
     /// Requests sent so far.
@@ -286,6 +362,7 @@ impl Peer {
         if self.ike.poll_timeout().is_some_and(|due| due <= now) {
             self.ike.handle_timeout(now);
         }
+        self.reconnect(now);
         self.run_ike();
         self.run_window(now);
         while let Some(interval_us) = self.interval_us
@@ -298,6 +375,11 @@ impl Peer {
                 window.under_way.insert(self.requests);
                 self.next_request = now.plus_us(window.pause_us);
             }
+        }
+        if self.silent {
+            self.answers_to_arp.clear();
+            self.out.clear();
+            return Vec::new();
         }
         let Some(mac) = self.common_mac else { return self.ask(now) };
         let own = self.mac;
@@ -319,6 +401,21 @@ impl Peer {
         window.timeout_ms = window.timeout_ms.saturating_mul(2);
         window.timeout_at = now.plus_ms(window.timeout_ms);
         self.next_request = now;
+    }
+
+    /// What is left of the old IKE SA closes by itself: RFC 7296 section 1.4.1 lets its end wait
+    /// for an answer, which a new connection need not. A handshake that was half done when its
+    /// owner died is begun anew: its successor knows nothing of it.
+    fn reconnect(&mut self, now: Nanos) {
+        let closed = self.ike.established() && self.pairs.is_empty();
+        let hangs =
+            !self.ike.established() && now.ms_since(self.connected) >= HANDSHAKE_PATIENCE_MS;
+        if self.persistent && (closed || hangs || self.ike.failure().is_some()) {
+            let left: Vec<_> = self.ike.ike().sas().map(|sa| sa.spi).collect();
+            // An IKE SA without a pair is of no use; busy with closing it is as good.
+            left.into_iter().for_each(|spi| drop(self.ike.ike().delete_ike(now, spi)));
+            self.connect(now);
+        }
     }
 
     /// Nothing can be sent before the common address has a station.
@@ -363,13 +460,19 @@ impl Peer {
         }
     }
 
-    /// Runs the Child SAs IKE has, no others.
+    /// Runs the Child SAs IKE has, no others; those of an IKE SA this peer closes are over for it.
     fn follow_children(&mut self) {
+        let open = self.ike.ike().sas().filter(|sa| sa.state != "closing");
+        let open: BTreeSet<Spi> = open.flat_map(|sa| sa.children).collect();
+        let children = self.ike.children().filter(|child| open.contains(&child.inbound_spi));
         let children: BTreeMap<Spi, ChildSaParameters> =
-            self.ike.children().map(|child| (child.inbound_spi, child.clone())).collect();
+            children.map(|child| (child.inbound_spi, child.clone())).collect();
+        let gone = self.pairs.keys().filter(|spi| !children.contains_key(spi));
+        self.gone.extend(gone);
         self.pairs.retain(|spi, _| children.contains_key(spi));
         for (spi, parameters) in children {
-            if self.pairs.contains_key(&spi) {
+            // A pair never comes back: its numbers would begin anew under the same keys.
+            if self.pairs.contains_key(&spi) || self.gone.contains(&spi) {
                 continue;
             }
             self.installed = self.installed.saturating_add(1);
@@ -386,6 +489,16 @@ impl Peer {
                 self.switch_to(Some(spi));
             }
         }
+        // A connection just made takes over at once.
+        let newest = self.pairs.iter().max_by_key(|(_, pair)| pair.order);
+        if let Some(first) = self.connecting
+            && let Some((spi, pair)) = newest
+            && self.ike.established()
+            && pair.order > first
+        {
+            self.connecting = None;
+            self.switch_to(Some(*spi));
+        }
         // The other side goes on with the old pair until it is deleted or the new one was used.
         if self.sending.is_none_or(|spi| !self.pairs.contains_key(&spi)) {
             let newest = self.pairs.iter().max_by_key(|(_, pair)| pair.order);
@@ -401,13 +514,17 @@ impl Peer {
     }
 
     fn request(&mut self, now: Nanos) {
+        self.request_as(now, self.client);
+    }
+
+    fn request_as(&mut self, now: Nanos, source: Ipv4Addr) {
         let Some(pair) = self.sending.and_then(|spi| self.pairs.get_mut(&spi)) else { return };
         self.requests = self.requests.saturating_add(1);
         let nth = u16::try_from(self.requests % u64::from(PORTS)).unwrap_or(0);
         let port = self.first_port.wrapping_add(nth);
         let id = self.requests.to_be_bytes();
-        let payload = [id.as_slice(), &self.client.octets()].concat();
-        let inner = frame::udp_packet(self.client, port, self.common, 7, &payload);
+        let payload = [id.as_slice(), &self.client.octets(), MARKER].concat();
+        let inner = frame::udp_packet(source, port, self.common, 7, &payload);
         let mut buf = HeapBuf::from_frame(&inner);
         if pair.outbound.seal(&mut buf).is_err() {
             return;
@@ -438,6 +555,9 @@ impl Peer {
     /// Takes a frame in.
     pub(crate) fn receive(&mut self, now: Nanos, bytes: &[u8]) {
         let Ok(view) = ethernet::View::parse(bytes) else { return };
+        if self.silent {
+            return;
+        }
         if view.destination() != self.mac && !view.destination().is_group() {
             return;
         }
@@ -479,13 +599,22 @@ impl Peer {
         };
         let remote = SocketAddrV4::new(ip.source(), datagram.source_port());
         let datagram = Datagram { local_port, remote, payload: payload.to_vec() };
+        let flags = datagram.payload.get(FLAGS_OFFSET).copied().unwrap_or(0);
         self.ike.handle_datagram(now, &datagram);
+        let before: BTreeSet<Spi> = self.pairs.keys().copied().collect();
         self.run_ike();
+        if flags & RESPONSE_FLAG != 0 {
+            let new = self.pairs.iter().filter(|(spi, _)| !before.contains(spi));
+            self.acknowledged.extend(new.map(|(_, pair)| pair.parameters.outbound_spi));
+        }
     }
 
     fn on_esp(&mut self, now: Nanos, esp: &[u8]) {
         match self.open(esp) {
             Ok((spi, payload)) => {
+                // The cluster uses the pair: it has it, whoever asked for it.
+                let used = self.pairs.get(&spi).map(|pair| pair.parameters.outbound_spi);
+                self.acknowledged.extend(used);
                 let newer = self.order(Some(spi)) > self.order(self.sending);
                 if newer {
                     self.switch_to(Some(spi));

@@ -41,3 +41,23 @@ impl Random {
         seed
     }
 }
+
+/// A digest of what happened, in order. Not for anything hostile.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Trace(u64);
+
+impl Trace {
+    pub(crate) fn number(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(23) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.number(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|octet| self.number(u64::from(*octet)));
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        mix(self.0, 1)
+    }
+}

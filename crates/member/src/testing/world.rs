@@ -5,12 +5,13 @@ use super::host::{Target, TargetAddresses};
 use super::lan::{Attachment, Lan};
 use super::node::{Life, Node, Wishes};
 use super::peer::{Peer, PeerSetup};
-use super::random::Random;
+use super::random::{Random, Trace};
+use super::weather::{Fate, Network, Weather};
 use crate::{
     Addresses, Delivery, Input, MemberConfig, MemberError, OperatorReply, OperatorRequest,
     SuccessionPolicy, TargetConfig, TargetEvent,
 };
-use holdfast_cluster::{Incarnation, MemberId, TargetId};
+use holdfast_cluster::{Incarnation, MemberId, Mutation, TargetId, set_mutation};
 use holdfast_crypto::SecretBytes;
 use holdfast_datapath::Prefix;
 use holdfast_ike::{Connection, EsnPolicy, Identity, IkeConfig, SyncSupport, TakeoverPolicy};
@@ -22,6 +23,9 @@ use std::net::Ipv4Addr;
 
 /// Steps without time passing after which a world counts as spinning.
 const STEPS_AT_ONE_MOMENT_MAX: u32 = 100_000;
+
+/// What is dear to check is checked once per so many steps.
+const INSPECT_STEPS: u64 = 512;
 
 /// Workers are polled at least this often, for what they do by the clock.
 const HOUSEKEEPING_US: u64 = 1_000;
@@ -71,6 +75,10 @@ pub struct Setup {
     pub delivery: Delivery,
     /// What peers assert of RFC 6311.
     pub peer_sync: SyncSupport,
+    /// Whether few numbers are granted at a time, so that their ends are met within seconds.
+    pub small_numbers: bool,
+    /// The law that is broken on purpose.
+    pub mutation: Option<Mutation>,
 }
 
 impl Default for Setup {
@@ -94,39 +102,69 @@ impl Default for Setup {
             succession: SuccessionPolicy::default(),
             delivery: Delivery::Clear,
             peer_sync: SyncSupport::NONE,
+            small_numbers: false,
+            mutation: None,
         }
     }
 }
 
 #[derive(Debug)]
-enum Event {
-    Message { from: MemberId, to: MemberId, lane: Lane, bytes: Vec<u8> },
-    Synced { member: MemberId, boots: u64, number: u64 },
-    Frame { side: Side, to: Attachment, bytes: Vec<u8> },
+pub(super) enum Event {
+    Message {
+        from: MemberId,
+        to: MemberId,
+        lane: Lane,
+        bytes: Vec<u8>,
+    },
+    Synced {
+        member: MemberId,
+        boots: u64,
+        number: u64,
+    },
+    Frame {
+        side: Side,
+        to: Attachment,
+        bytes: Vec<u8>,
+    },
+    /// A connection between two members broke.
+    Broken {
+        from: MemberId,
+        to: MemberId,
+    },
     Housekeeping,
 }
 
 /// A cluster, a peer, targets, and the networks between them.
 #[derive(Debug)]
 pub struct World {
-    setup: Setup,
+    pub(super) setup: Setup,
     now: Nanos,
     random: Random,
     queue: BTreeMap<(Nanos, u64), Event>,
     queued: u64,
     config: MemberConfig,
-    nodes: BTreeMap<MemberId, Node>,
-    peers: Vec<Peer>,
+    pub(super) nodes: BTreeMap<MemberId, Node>,
+    pub(super) peers: Vec<Peer>,
     targets: Vec<Target>,
     outside: Lan,
     inside: Lan,
     /// Directions of the management network that carry nothing.
-    cut: BTreeSet<(MemberId, MemberId)>,
+    pub(super) cut: BTreeSet<(MemberId, MemberId)>,
+    /// Directions of the management network that take longer, and by how much.
+    pub(super) slow: BTreeMap<(MemberId, MemberId), u64>,
+    pub(super) weather: BTreeMap<Network, Weather>,
+    /// Whether an attacker listens on the outside wire, and what it heard.
+    pub(super) recording: bool,
+    pub(super) recorded: Vec<Vec<u8>>,
     checks: Checks,
+    steps: u64,
     steps_at_now: u32,
+    trace: Trace,
     questions: u64,
     /// Snapshots that arrived.
     snapshots: u64,
+    /// How many entries each member had applied when it was inspected last.
+    inspected: BTreeMap<MemberId, u64>,
 }
 
 impl World {
@@ -135,6 +173,7 @@ impl World {
     /// # Errors
     /// [`MemberError`] when the setup makes no valid configuration.
     pub fn new(setup: Setup) -> Result<Self, MemberError> {
+        set_mutation(setup.mutation, setup.small_numbers);
         let config = member_config(&setup);
         let mut world = Self {
             random: Random::new(setup.seed),
@@ -149,8 +188,15 @@ impl World {
             outside: Lan::default(),
             inside: Lan::default(),
             cut: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            weather: BTreeMap::new(),
+            recording: false,
+            recorded: Vec::new(),
             checks: Checks::new([COMMON, INSIDE]),
+            steps: 0,
             steps_at_now: 0,
+            trace: Trace::default(),
+            inspected: BTreeMap::new(),
             questions: 0,
             snapshots: 0,
             config,
@@ -223,6 +269,18 @@ impl World {
     /// One target, to switch it off.
     pub fn target_mut(&mut self, number: usize) -> Option<&mut Target> {
         self.targets.get_mut(number)
+    }
+
+    /// How many things happened.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// A digest of everything that happened, in order: equal setups and verbs give equal ones.
+    #[must_use]
+    pub fn trace_hash(&self) -> u64 {
+        self.trace.hash()
     }
 
     /// How many snapshots went from one member to another.
@@ -385,7 +443,7 @@ impl World {
         self.nodes.get_mut(&id)?.take_reply(question)
     }
 
-    fn input(&mut self, id: MemberId, input: Input) {
+    pub(super) fn input(&mut self, id: MemberId, input: Input) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.input(input);
         }
@@ -435,6 +493,8 @@ impl World {
     /// The next thing that happens.
     pub fn step(&mut self) {
         let at = self.next_moment();
+        self.steps = self.steps.saturating_add(1);
+        self.trace.number(at.0);
         self.steps_at_now = if at == self.now { self.steps_at_now.saturating_add(1) } else { 0 };
         assert!(self.steps_at_now < STEPS_AT_ONE_MOMENT_MAX, "the world spins at {at:?}");
         self.now = at;
@@ -452,11 +512,15 @@ impl World {
         }
         let holders = self.holders();
         self.checks.leases(self.now, holders);
+        if self.steps.is_multiple_of(INSPECT_STEPS) {
+            self.inspect();
+        }
     }
 
     fn happen(&mut self, event: Event) {
         match event {
             Event::Message { from, to, lane, bytes } => {
+                self.trace.bytes(&bytes);
                 let delivered = !self.cut.contains(&(from, to))
                     && self.nodes.get(&to).is_some_and(|node| node.life() != Life::Dead);
                 if delivered {
@@ -469,12 +533,17 @@ impl World {
             }
             Event::Synced { member, boots, number } => {
                 let node = self.nodes.get_mut(&member);
-                if let Some(node) = node.filter(|node| node.boots() == boots) {
-                    node.synced(number);
+                if let Some(node) = node.filter(|node| node.boots() == boots)
+                    && node.synced(number)
+                {
                     self.run_node(member);
                 }
             }
-            Event::Frame { side, to, bytes } => self.deliver(side, to, &bytes),
+            Event::Frame { side, to, bytes } => {
+                self.trace.bytes(&bytes);
+                self.deliver(side, to, &bytes);
+            }
+            Event::Broken { from, to } => self.break_connection(from, to),
             Event::Housekeeping => {
                 self.nodes.values_mut().for_each(Node::tell_traffic);
                 self.config.members.clone().into_iter().for_each(|id| self.run_node(id));
@@ -499,11 +568,7 @@ impl World {
             }
             (Side::Inside, Attachment::Host(number)) => {
                 let Some(target) = self.targets.get_mut(number) else { return };
-                let reaction = target.receive(bytes);
-                if let Some(payload) = reaction.delivered {
-                    self.checks.delivered(payload);
-                }
-                if let Some(answer) = reaction.answer {
+                if let Some(answer) = target.receive(bytes) {
                     self.forward(Side::Inside, to, answer);
                 }
             }
@@ -523,16 +588,18 @@ impl World {
         let mut wishes = Wishes::default();
         node.run(self.now, &mut wishes);
         let (boots, has_lease) = (node.boots(), node.has_lease(self.now));
+        let sync_us = self.setup.sync_us.saturating_add(node.sync_extra_us());
         for (to, lane, bytes) in wishes.messages {
             self.send(id, to, lane, bytes);
         }
         for number in wishes.writes {
-            self.schedule(self.setup.sync_us, Event::Synced { member: id, boots, number });
+            self.schedule(sync_us, Event::Synced { member: id, boots, number });
         }
         for (side, frame) in wishes.frames {
-            self.checks.sent(self.now, id, has_lease, &frame);
+            self.checks.sent(self.now, id, (side, has_lease), &frame);
             self.forward(side, Attachment::Member(id), frame);
         }
+        wishes.removed.into_iter().for_each(|spi| self.checks.removed(spi));
         if let Some(reason) = wishes.halted {
             self.checks.report(Violation::Halted { member: id, reason });
         }
@@ -543,41 +610,105 @@ impl World {
         if lost || self.cut.contains(&(from, to)) {
             return;
         }
-        let jitter_us = self.random.below(self.setup.jitter_us.saturating_add(1));
-        let delay_us = self.setup.delay_us.saturating_add(jitter_us);
+        let weather = self.weather(Network::Management);
+        let twice = match weather.fate(&mut self.random) {
+            Fate::Lost => return,
+            Fate::Corrupt => return self.schedule(self.setup.delay_us, Event::Broken { from, to }),
+            Fate::Carried { twice } => twice,
+        };
+        if twice && lane != Lane::Snapshot {
+            let delay_us = self.way_us(from, to, weather);
+            self.schedule(delay_us, Event::Message { from, to, lane, bytes: bytes.clone() });
+        }
+        let delay_us = self.way_us(from, to, weather);
         self.schedule(delay_us, Event::Message { from, to, lane, bytes });
     }
 
+    fn way_us(&mut self, from: MemberId, to: MemberId, weather: Weather) -> u64 {
+        let jitter_us = self.random.below(self.setup.jitter_us.saturating_add(1));
+        let slow_us = self.slow.get(&(from, to)).copied().unwrap_or(0);
+        let delay_us = self.setup.delay_us.saturating_add(jitter_us);
+        delay_us.saturating_add(slow_us).saturating_add(weather.delay_us(&mut self.random))
+    }
+
+    fn weather(&self, network: Network) -> Weather {
+        self.weather.get(&network).copied().unwrap_or_default()
+    }
+
     fn forward(&mut self, side: Side, from: Attachment, bytes: Vec<u8>) {
-        let lan = match side {
-            Side::Outside => &mut self.outside,
-            Side::Inside => &mut self.inside,
+        self.record(side, &bytes);
+        self.transmit(side, from, bytes);
+    }
+
+    pub(super) fn transmit(&mut self, side: Side, from: Attachment, mut bytes: Vec<u8>) {
+        let (lan, network) = match side {
+            Side::Outside => (&mut self.outside, Network::Outside),
+            Side::Inside => (&mut self.inside, Network::Inside),
         };
-        for to in lan.forward(from, &bytes) {
-            let bytes = bytes.clone();
-            self.schedule(self.setup.lan_us, Event::Frame { side, to, bytes });
+        let receivers = lan.forward(from, &bytes);
+        let weather = self.weather(network);
+        let twice = match weather.fate(&mut self.random) {
+            Fate::Lost => return,
+            Fate::Corrupt => {
+                flip_a_bit(&mut bytes, self.random.draw());
+                false
+            }
+            Fate::Carried { twice } => twice,
+        };
+        let copies = if twice { 2 } else { 1 };
+        for to in receivers {
+            for _ in 0..copies {
+                let bytes = bytes.clone();
+                let way_us = self.setup.lan_us.saturating_add(weather.delay_us(&mut self.random));
+                self.schedule(way_us, Event::Frame { side, to, bytes });
+            }
         }
     }
 
-    fn schedule(&mut self, in_us: u64, event: Event) {
+    pub(super) fn schedule(&mut self, in_us: u64, event: Event) {
         self.queued = self.queued.saturating_add(1);
         self.queue.insert((self.now.plus_us(in_us), self.queued), event);
     }
 
-    /// Checks that members with the same entries applied agree, then returns every violation.
-    pub fn verdict(&mut self) -> Vec<Violation> {
-        let mut by_index: BTreeMap<u64, Vec<(MemberId, u64)>> = BTreeMap::new();
+    /// Checks what is too dear to check at every step: members with the same entries applied
+    /// agree, also with what others had at the same point; the owner knows every Child SA its peers
+    /// were told of; queues keep their bounds.
+    pub fn inspect(&mut self) {
         for (id, node) in &self.nodes {
+            if node.life() == Life::Dead {
+                continue;
+            }
             let state = node.member().state();
-            by_index.entry(state.applied()).or_default().push((*id, state.hash()));
-        }
-        for (applied, hashes) in by_index {
-            let first = hashes.first().map(|(_, hash)| *hash);
-            if hashes.iter().any(|(_, hash)| Some(*hash) != first) {
-                self.checks.report(Violation::StatesDiffer { applied, hashes });
+            if self.inspected.insert(*id, state.applied()) != Some(state.applied()) {
+                self.checks.state(*id, state.applied(), state.hash());
+            }
+            if node.has_lease(self.now) {
+                for spi in self.peers.iter().flat_map(Peer::acknowledged) {
+                    self.checks.acknowledged(self.now, *id, spi, state.child(spi).is_some());
+                }
+            }
+            for (queue, length, bound) in node.member().queues() {
+                self.checks.queue(self.now, *id, (queue, length), bound);
             }
         }
+    }
+
+    /// Inspects once more, then returns every violation.
+    pub fn verdict(&mut self) -> Vec<Violation> {
+        self.inspect();
         self.checks.violations().to_vec()
+    }
+}
+
+/// Flips one bit behind the Ethernet header of an IPv4 frame; other frames are left alone, for ARP
+/// has no checksum of its own and rests on that of Ethernet.
+fn flip_a_bit(frame: &mut [u8], chance: u64) {
+    let is_ipv4 = ethernet::View::parse(frame).is_ok_and(|v| v.ether_type() == ethernet::TYPE_IPV4);
+    let Some(packet) = frame.get_mut(ethernet::HEADER_LEN..).filter(|_| is_ipv4) else { return };
+    let bits = (packet.len() as u64).saturating_mul(8).max(1);
+    let bit = chance % bits;
+    if let Some(octet) = packet.get_mut(usize::try_from(bit / 8).unwrap_or(0)) {
+        *octet ^= 1 << (bit % 8);
     }
 }
 
