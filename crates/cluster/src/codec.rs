@@ -22,7 +22,9 @@ use zeroize::Zeroizing;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// Written by a newer release: upgrade this member before the others use new features.
-    #[error("written by a newer release (format {found}; this one knows {known})")]
+    #[error(
+        "written by a newer release (format {found}; this one knows {known}): upgrade this member"
+    )]
     Newer {
         /// The major version found.
         found: u32,

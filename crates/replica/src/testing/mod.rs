@@ -12,5 +12,5 @@ mod network;
 mod prng;
 
 pub use disk::Disk;
-pub use network::{Conditions, Network};
+pub use network::{Conditions, Network, WAL_KEY};
 pub use prng::Prng;

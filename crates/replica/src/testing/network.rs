@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How long it takes to notice that a connection broke.
 const NOTICE_NS: u64 = 50_000_000;
 
-const WAL_KEY: [u8; 32] = [0x5a; 32];
+/// What seals the logs of all members.
+pub const WAL_KEY: [u8; 32] = [0x5a; 32];
 
 /// What the world around the members is like. Times in microseconds of true time.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ mod failover;
 mod leases;
 mod members;
 mod recovery;
+mod upgrade;
 mod wal;
 mod witness;
 
