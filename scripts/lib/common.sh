@@ -9,7 +9,7 @@ die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
 # What the product is built from and what the bed runs, by the Debian 12 package that brings it.
 BUILD_PACKAGES=(libdpdk-dev libclang-dev clang gcc libc6-dev pkg-config)
-BED_PACKAGES=(iproute2 ethtool nftables tcpdump nginx-light util-linux procps
+BED_PACKAGES=(iproute2 iputils-ping ethtool nftables tcpdump nginx-light util-linux procps
   charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins
   libstrongswan-extra-plugins)
 RIVAL_PACKAGES=(keepalived)
