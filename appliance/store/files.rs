@@ -6,6 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// What a file is called while it is being written.
+pub(super) const UNFINISHED: &str = ".new";
+
 /// The data directory and the segment that is being appended to.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -87,7 +90,7 @@ impl Files {
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let written = self.folder.join(format!("{name}.new"));
+        let written = self.folder.join(format!("{name}{UNFINISHED}"));
         let mut options = OpenOptions::new();
         let mut file =
             options.write(true).create(true).truncate(true).mode(0o600).open(&written)?;

@@ -122,6 +122,7 @@ impl Store {
             .create(folder)
             .map_err(StoreError::io(folder))?;
         let lock = lock(folder)?;
+        remove_unfinished(folder)?;
         let logs = log_files(folder)?;
         let incarnation = raise_incarnation(folder, !logs.is_empty())?;
         let key = seal_key(folder, !logs.is_empty())?;
@@ -251,6 +252,24 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
+/// A crash in the middle of writing a file under another name leaves that: it was never the file,
+/// and holds what it would have held, keys too.
+fn remove_unfinished(folder: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(folder).map_err(StoreError::io(folder))? {
+        let path = entry.map_err(StoreError::io(folder))?.path();
+        let unfinished = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
+            let whole = name.strip_suffix(files::UNFINISHED);
+            whole.is_some_and(|whole| {
+                is_wal_file(whole) || whole == INCARNATION || whole == SEAL_KEY
+            })
+        });
+        if unfinished {
+            fs::remove_file(&path).map_err(StoreError::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Names of the log's files.
 fn log_files(folder: &Path) -> Result<Vec<String>, StoreError> {
     let mut names = Vec::new();
@@ -342,7 +361,7 @@ fn seal_key(folder: &Path, log_exists: bool) -> Result<Zeroizing<[u8; 32]>, Stor
 /// Writes a file so that a crash leaves either the old content or the new.
 fn write_durably(folder: &Path, name: &str, content: &[u8]) -> Result<(), StoreError> {
     let path = folder.join(name);
-    let written = folder.join(format!("{name}.new"));
+    let written = folder.join(format!("{name}{}", files::UNFINISHED));
     let write = || -> io::Result<()> {
         let mut options = OpenOptions::new();
         let mut file =

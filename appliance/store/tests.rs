@@ -200,3 +200,69 @@ fn an_empty_or_foreign_directory_is_not_forced() {
     assert!(refused.contains("nothing was changed"), "{refused}");
     assert_eq!(check(folder.path()).unwrap().entries, 3);
 }
+
+const KEY: &[u8] = b"the very key of an SA, 32 octets";
+
+/// Every file of the data directory, whatever it is called.
+fn all_bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    files
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect()
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// What the log says to who has the key that seals it, which lies beside it.
+fn opened(folder: &Path) -> Vec<u8> {
+    let key = seal_key(folder, true).unwrap();
+    let names = log_files(folder).unwrap();
+    let recovered = read_log(folder, &WalKey::new(&key), &names).unwrap().recovered;
+    let mut bytes: Vec<u8> =
+        recovered.snapshot.map(|snapshot| snapshot.data.to_vec()).unwrap_or_default();
+    recovered.entries.iter().for_each(|entry| bytes.extend_from_slice(&entry.data));
+    bytes
+}
+
+#[test]
+fn a_key_is_in_no_raw_file_and_after_a_checkpoint_without_it_nowhere_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut with_key = batch(1, "");
+    with_key.entries[0].data = Bytes::from_static(KEY);
+    store(folder.path(), vec![with_key]);
+    assert!(contains(&opened(folder.path()), KEY), "the test finds what is there");
+    for (name, bytes) in all_bytes(folder.path()) {
+        assert!(!contains(&bytes, KEY), "{name}");
+    }
+
+    let hard_state = HardState { term: 1, vote: 1, commit: 1 };
+    let data = Zeroizing::new(b"a state without it".to_vec());
+    let snapshot = SnapshotImage { index: 1, term: 1, data };
+    let checkpoint = Checkpoint { snapshot, hard_state, entries: Vec::new() };
+    let cut = WriteBatch {
+        number: 1,
+        must_sync: true,
+        checkpoint: Some(checkpoint),
+        entries: Vec::new(),
+        hard_state: None,
+    };
+    store(folder.path(), vec![cut]);
+    assert_eq!(opened(folder.path()), b"a state without it");
+    let logs = log_files(folder.path()).unwrap();
+    assert_eq!(logs.len(), 2, "one segment, one snapshot, nothing older: {logs:?}");
+}
+
+#[test]
+fn what_a_crash_left_half_written_is_removed_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    three_entries(folder.path());
+    let half = folder.path().join("snapshot-0000000000000007.hfs.new");
+    let strange = folder.path().join("notes.new");
+    fs::write(&half, b"half a snapshot, keys and all").unwrap();
+    fs::write(&strange, b"not ours").unwrap();
+    Store::open(folder.path()).unwrap();
+    assert!(strange.exists());
+    assert!(!half.exists());
+}

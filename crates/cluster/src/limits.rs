@@ -1,17 +1,17 @@
 //! Every bound of the replicated state, with its reason.
 
-/// IKE SAs the cluster holds. Ten times the size the appliance is planned for.
-pub const IKE_SAS_MAX: usize = 65_536;
+/// IKE SAs the cluster holds: a hundred thousand peers and some room.
+pub const IKE_SAS_MAX: usize = 131_072;
 
 /// Child SAs the cluster holds: two per IKE SA, one of them for the moment of a rekey.
-pub const CHILD_SAS_MAX: usize = 131_072;
+pub const CHILD_SAS_MAX: usize = 262_144;
 
 /// Bytes of one exported IKE SA. The largest parts are the last response and the outstanding
 /// request, each at most one UDP datagram's worth of IKE message.
 pub const IKE_STATE_BYTES_MAX: usize = 256 * 1024;
 
 /// Bytes of all exported IKE SAs together: what a snapshot can carry in one piece.
-pub const IKE_STATE_BYTES_TOTAL_MAX: usize = 128 * 1024 * 1024;
+pub const IKE_STATE_BYTES_TOTAL_MAX: usize = 160 * 1024 * 1024;
 
 /// Bytes of a connection name: what fits on a line of a table.
 pub const CONNECTION_NAME_BYTES_MAX: usize = 255;

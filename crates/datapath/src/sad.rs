@@ -8,8 +8,9 @@ use crate::spi_table::SpiTable;
 use holdfast_ipsec::{InboundSa, OutboundSa, SequenceRange, Spi};
 use holdfast_packet::Nanos;
 
-/// Pairs of SAs one worker keeps. An installation beyond it is given back as retired.
-pub const SAS_PER_WORKER: usize = 49_152;
+/// Pairs of SAs one worker keeps: a hundred thousand peers behind a single queue, and some room. An
+/// installation beyond it is given back as retired.
+pub const SAS_PER_WORKER: usize = 131_072;
 
 /// An inbound SA with the state of its horizon.
 #[derive(Debug)]

@@ -1,117 +1,173 @@
 //! The outbound half of the security policy database (RFC 4301 section 4.4.1).
+//!
+//! A database is published to the workers whole, and the next one differs in a policy or two. So its
+//! parts are shared: a copy costs as much as there are shards, and a change copies one of them.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use holdfast_packet::FlowKey;
 
 use crate::{Selectors, TrafficSelector};
 
+/// Shards of the policies for single hosts. With a hundred thousand of them a shard has a hundred,
+/// and copying one takes microseconds.
+const SHARDS: usize = 1_024;
+
 /// Ordered outbound policies, each naming what protects its traffic. Among the policies that take a
 /// packet the newest wins, so that after a rekey traffic moves to the new SA.
 ///
 /// A policy for single remote hosts is found by address, however many there are; policies for
-/// ranges are tried one after the other, newest first.
+/// ranges are tried one after the other, newest first. Cloning shares what is equal.
 #[derive(Clone, Debug)]
 pub struct Spd<T> {
-    policies: BTreeMap<Age, Policy<T>>,
-    by_host: BTreeMap<Ipv4Addr, Vec<Age>>,
-    by_range: Vec<Age>,
+    /// Empty until the first policy for a host, else [`SHARDS`].
+    by_host: Vec<Arc<Shard<T>>>,
+    /// Newest first.
+    by_range: Arc<Vec<Policy<T>>>,
+    len: usize,
     inserted: u64,
 }
 
-/// Sorts newest first.
-type Age = Reverse<u64>;
+/// For each host its policies, newest first.
+type Shard<T> = BTreeMap<Ipv4Addr, Vec<Policy<T>>>;
 
 #[derive(Clone, Debug)]
 struct Policy<T> {
-    selectors: Selectors,
+    /// Counts insertions: the highest is the newest.
+    age: u64,
+    selectors: Arc<Selectors>,
     protects: T,
 }
 
 impl<T> Spd<T> {
     /// A database without policies: everything is dropped.
     #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            policies: BTreeMap::new(),
-            by_host: BTreeMap::new(),
-            by_range: Vec::new(),
-            inserted: 0,
-        }
-    }
-
-    /// Adds a policy, newer than all others.
-    pub fn insert(&mut self, selectors: Selectors, protects: T) {
-        self.inserted += 1;
-        let age = Reverse(self.inserted);
-        match single_hosts(&selectors.remote) {
-            Some(hosts) => {
-                for host in hosts {
-                    let ages = self.by_host.entry(host).or_default();
-                    if ages.first() != Some(&age) {
-                        ages.insert(0, age);
-                    }
-                }
-            }
-            None => self.by_range.insert(0, age),
-        }
-        self.policies.insert(age, Policy { selectors, protects });
+    pub fn new() -> Self {
+        Self { by_host: Vec::new(), by_range: Arc::new(Vec::new()), len: 0, inserted: 0 }
     }
 
     /// What protects a packet from our side; `None` means that no policy lets it out.
     #[must_use]
     pub fn lookup(&self, flow: &FlowKey) -> Option<&T> {
-        let by_host = self.by_host.get(&flow.dst).and_then(|ages| self.newest(ages, flow));
-        let by_range = self.newest(&self.by_range, flow);
-        let (_, policy) = match (by_host, by_range) {
-            (Some(host), Some(range)) => {
-                if host.0 < range.0 {
-                    host
-                } else {
-                    range
-                }
-            }
-            (found, None) | (None, found) => found?,
+        let shard = self.by_host.get(shard_of(flow.dst));
+        let host = shard.and_then(|shard| shard.get(&flow.dst)).and_then(|all| newest(all, flow));
+        let range = newest(&self.by_range, flow);
+        let policy = match (host, range) {
+            (Some(host), Some(range)) if host.age < range.age => range,
+            (Some(host), _) => host,
+            (None, range) => range?,
         };
         Some(&policy.protects)
     }
 
-    /// Keeps only the policies the closure wants.
-    pub fn retain(&mut self, mut wanted: impl FnMut(&T) -> bool) {
-        self.policies.retain(|_, policy| wanted(&policy.protects));
-        let policies = &self.policies;
-        self.by_range.retain(|age| policies.contains_key(age));
-        self.by_host.retain(|_, ages| {
-            ages.retain(|age| policies.contains_key(age));
-            !ages.is_empty()
-        });
-    }
-
-    /// Policies and what they protect with, newest first.
-    pub fn iter(&self) -> impl Iterator<Item = (&Selectors, &T)> {
-        self.policies.values().map(|policy| (&policy.selectors, &policy.protects))
-    }
-
     /// How many policies there are.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.policies.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether there is no policy.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.policies.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl<T: Clone> Spd<T> {
+    /// Adds a policy, newer than all others.
+    pub fn insert(&mut self, selectors: impl Into<Arc<Selectors>>, protects: T) {
+        let selectors = selectors.into();
+        self.inserted = self.inserted.saturating_add(1);
+        self.len = self.len.saturating_add(1);
+        let policy = Policy { age: self.inserted, selectors, protects };
+        let Some(hosts) = single_hosts(&policy.selectors.remote) else {
+            return Arc::make_mut(&mut self.by_range).insert(0, policy);
+        };
+        for host in hosts {
+            self.change(host, |shard| {
+                let policies = shard.entry(host).or_default();
+                if policies.first().is_none_or(|first| first.age != policy.age) {
+                    policies.insert(0, policy.clone());
+                }
+            });
+        }
     }
 
-    fn newest(&self, ages: &[Age], flow: &FlowKey) -> Option<(Age, &Policy<T>)> {
-        ages.iter()
-            .filter_map(|age| self.policies.get_key_value(age))
-            .find(|(_, policy)| policy.selectors.matches_outbound(flow))
-            .map(|(&age, policy)| (age, policy))
+    /// Removes the policies of these selectors that `unwanted` names; looks at no others.
+    pub fn remove(&mut self, selectors: &Selectors, mut unwanted: impl FnMut(&T) -> bool) {
+        let mut removed = Vec::new();
+        match single_hosts(&selectors.remote) {
+            None => drop_policies(Arc::make_mut(&mut self.by_range), &mut unwanted, &mut removed),
+            Some(hosts) => {
+                for host in hosts {
+                    self.change(host, |shard| {
+                        let Some(policies) = shard.get_mut(&host) else { return };
+                        drop_policies(policies, &mut unwanted, &mut removed);
+                        if policies.is_empty() {
+                            shard.remove(&host);
+                        }
+                    });
+                }
+            }
+        }
+        removed.sort_unstable();
+        removed.dedup();
+        self.len = self.len.saturating_sub(removed.len());
     }
+
+    /// Keeps only the policies the closure wants. Looks at all of them.
+    pub fn retain(&mut self, mut wanted: impl FnMut(&T) -> bool) {
+        let mut unwanted = |protects: &T| !wanted(protects);
+        let mut removed = Vec::new();
+        drop_policies(Arc::make_mut(&mut self.by_range), &mut unwanted, &mut removed);
+        for shard in &mut self.by_host {
+            let shard = Arc::make_mut(shard);
+            shard.retain(|_, policies| {
+                drop_policies(policies, &mut unwanted, &mut removed);
+                !policies.is_empty()
+            });
+        }
+        removed.sort_unstable();
+        removed.dedup();
+        self.len = self.len.saturating_sub(removed.len());
+    }
+
+    /// Changes the shard of a host; a copy of it, when it is shared with a database published.
+    fn change(&mut self, host: Ipv4Addr, change: impl FnOnce(&mut Shard<T>)) {
+        if self.by_host.is_empty() {
+            let empty = Arc::new(BTreeMap::new());
+            self.by_host = vec![empty; SHARDS];
+        }
+        if let Some(shard) = self.by_host.get_mut(shard_of(host)) {
+            change(Arc::make_mut(shard));
+        }
+    }
+}
+
+/// Neighbouring hosts lie in different shards.
+fn shard_of(host: Ipv4Addr) -> usize {
+    let mixed = host.to_bits().wrapping_mul(0x9e37_79b9) >> 16;
+    usize::try_from(mixed).unwrap_or(0) % SHARDS
+}
+
+fn drop_policies<T>(
+    policies: &mut Vec<Policy<T>>,
+    unwanted: &mut impl FnMut(&T) -> bool,
+    removed: &mut Vec<u64>,
+) {
+    policies.retain(|policy| {
+        let drops = unwanted(&policy.protects);
+        if drops {
+            removed.push(policy.age);
+        }
+        !drops
+    });
+}
+
+fn newest<'a, T>(policies: &'a [Policy<T>], flow: &FlowKey) -> Option<&'a Policy<T>> {
+    policies.iter().find(|policy| policy.selectors.matches_outbound(flow))
 }
 
 impl<T> Default for Spd<T> {
@@ -161,6 +217,30 @@ mod tests {
         spd.retain(|_| false);
         assert_eq!(spd.lookup(&flow([10, 0, 0, 1])), None);
         assert!(spd.is_empty());
+    }
+
+    #[test]
+    fn a_removal_by_its_selectors_hits_no_other_policy() {
+        let hosts: Vec<TrafficSelector> =
+            (1..=3).map(|n| TrafficSelector::host([10, 0, 0, n].into())).collect();
+        let both = Selectors {
+            local: vec![TrafficSelector::host(SERVICE)],
+            remote: vec![hosts[0], hosts[1], hosts[1]],
+        };
+        let range = to(TrafficSelector::prefix([10, 0, 0, 0].into(), 8));
+        let mut spd = Spd::new();
+        spd.insert(range.clone(), 0);
+        spd.insert(both.clone(), 1);
+        spd.insert(to(hosts[2]), 2);
+        let published = spd.clone();
+        spd.remove(&both, |&id| id == 1);
+        assert_eq!(spd.len(), 2);
+        assert_eq!(spd.lookup(&flow([10, 0, 0, 2])), Some(&0), "the range serves again");
+        assert_eq!(spd.lookup(&flow([10, 0, 0, 3])), Some(&2));
+        assert_eq!(published.lookup(&flow([10, 0, 0, 2])), Some(&1), "a copy keeps what it was");
+        spd.remove(&to(hosts[2]), |&id| id == 9);
+        spd.remove(&range, |&id| id == 0);
+        assert_eq!((spd.len(), spd.lookup(&flow([10, 0, 0, 3]))), (1, Some(&2)));
     }
 
     #[test]

@@ -23,6 +23,13 @@ impl Activity {
         self.moved.remove(&spi);
     }
 
+    /// All that moved within the last [`limits::ACTIVE_MS`].
+    pub(crate) fn active(&self, now: Nanos) -> impl Iterator<Item = Spi> {
+        let moved = self.moved.iter();
+        let active = moved.filter(move |(_, at)| now.ms_since(**at) <= limits::ACTIVE_MS);
+        active.map(|(spi, _)| *spi)
+    }
+
     /// Whether it moved within the last [`limits::ACTIVE_MS`].
     pub(crate) fn is_active(&self, now: Nanos, spi: Spi) -> bool {
         self.moved.get(&spi).is_some_and(|moved| now.ms_since(*moved) <= limits::ACTIVE_MS)

@@ -130,9 +130,9 @@ pub const CARRIED_PER_BATCH: usize = 1_024;
 /// without anybody to rekey them.
 pub const HOLD_FAILED_MS: u64 = 3_600_000;
 
-/// Policies whose copying takes about as long as [`PUBLISH_PAUSE_MS`] allows for: with more of them
-/// tables are published more rarely.
-pub const PUBLISH_POLICIES: u64 = 512;
+/// With every so many policies tables are published more rarely: generations share what did not
+/// change, but each change copies one shard of the policies, which grows with their number.
+pub const PUBLISH_POLICIES: u64 = 16_384;
 
 /// Tables are published at most this often when many SAs change at once; a single change at once.
 pub const PUBLISH_PAUSE_MS: u64 = 2;

@@ -1,32 +1,39 @@
 //! Loading what the records hold after a takeover, a slice at a time.
 //!
-//! Ten thousand SAs take longer to set up than a lease lasts. So the Child SAs go to the workers in
-//! slices, between which heartbeats are answered, and the IKE SAs follow; until the last of them is
-//! there, IKE messages are dropped (peers repeat them), lest a known SA be answered as unknown.
+//! A hundred thousand SAs take longer to set up than a lease lasts. So the Child SAs go to the workers
+//! in slices, between which heartbeats are answered: those that carry traffic come first. The
+//! IKE SAs follow; until the last of them is there, IKE messages are dropped (peers repeat them), lest
+//! a known SA be answered as unknown.
 
 use crate::limits;
 use holdfast_cluster::{IkeSpi, State};
 use holdfast_ipsec::Spi;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// What is still to be loaded.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Loading {
+    /// Those that carry traffic.
+    busy: VecDeque<Spi>,
+    /// All, those of `busy` included.
     children: VecDeque<Spi>,
+    /// Which of `children` were loaded as busy ones.
+    loaded: BTreeSet<Spi>,
     ike_sas: VecDeque<IkeSpi>,
 }
 
 impl Loading {
-    /// Everything in the records.
-    pub(crate) fn everything(state: &State) -> Self {
+    /// Everything in the records, `active` ones first.
+    pub(crate) fn everything(state: &State, active: impl Iterator<Item = Spi>) -> Self {
         let children = state.children().map(|child| child.parameters.inbound_spi).collect();
-        Self { children, ..Self::ike_only(state) }
+        let busy = active.filter(|spi| state.child(*spi).is_some()).collect();
+        Self { busy, children, ..Self::ike_only(state) }
     }
 
     /// The IKE SAs in the records; the workers keep their Child SAs.
     pub(crate) fn ike_only(state: &State) -> Self {
         let ike_sas = state.ike_sas().map(|(spi, _)| spi).collect();
-        Self { children: VecDeque::new(), ike_sas }
+        Self { ike_sas, ..Self::default() }
     }
 
     /// True when all is loaded.
@@ -41,13 +48,28 @@ impl Loading {
 
     /// How many SAs of either kind are to come.
     pub(crate) fn left(&self) -> usize {
-        self.children.len().saturating_add(self.ike_sas.len())
+        let children = self.children.len().saturating_sub(self.loaded.len());
+        children.saturating_add(self.ike_sas.len())
     }
 
-    /// The Child SAs of the next slice.
+    /// The Child SAs of the next slice, each once.
     pub(crate) fn next_children(&mut self) -> Vec<Spi> {
-        let count = self.children.len().min(limits::LOAD_CHILDREN_PER_ROUND);
-        self.children.drain(..count).collect()
+        let mut slice = Vec::with_capacity(limits::LOAD_CHILDREN_PER_ROUND);
+        while slice.len() < limits::LOAD_CHILDREN_PER_ROUND
+            && let Some(spi) = self.busy.pop_front()
+        {
+            if self.loaded.insert(spi) {
+                slice.push(spi);
+            }
+        }
+        while slice.len() < limits::LOAD_CHILDREN_PER_ROUND
+            && let Some(spi) = self.children.pop_front()
+        {
+            if !self.loaded.remove(&spi) {
+                slice.push(spi);
+            }
+        }
+        slice
     }
 
     /// The IKE SAs of the next slice; none before the last Child SA.
@@ -57,5 +79,32 @@ impl Loading {
         }
         let count = self.ike_sas.len().min(limits::LOAD_IKE_SAS_PER_ROUND);
         self.ike_sas.drain(..count).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spi(value: u32) -> Spi {
+        Spi::new(value).expect("an SPI")
+    }
+
+    #[test]
+    fn busy_sas_come_first_and_none_comes_twice() {
+        let mut loading = Loading {
+            busy: [300, 299, 300].map(spi).into(),
+            children: (256..600).map(spi).collect(),
+            ..Loading::default()
+        };
+        let first = loading.next_children();
+        assert_eq!(first[..3], [300, 299, 256].map(spi));
+        assert_eq!(loading.left(), 344 - limits::LOAD_CHILDREN_PER_ROUND);
+        let mut all: Vec<Spi> = first;
+        while !loading.is_done() {
+            all.extend(loading.next_children());
+        }
+        all.sort();
+        assert_eq!(all, (256..600).map(spi).collect::<Vec<_>>());
     }
 }

@@ -12,7 +12,7 @@ use crate::renewals::{Inherited, Renewals, mix};
 use holdfast_cluster::{ChildRecord, Command, Mutation, Owner, mutated};
 use holdfast_datapath::WorkerCommand;
 use holdfast_ike::IkeError;
-use holdfast_ipsec::{InboundSa, OutboundSa, TrafficSelector};
+use holdfast_ipsec::{InboundSa, OutboundSa, Spi, TrafficSelector};
 use holdfast_packet::{Nanos, Side};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -135,7 +135,8 @@ impl Member {
         if !self.serve_when_loaded {
             self.command_all(|| WorkerCommand::Serve);
         }
-        self.loading = Loading::everything(self.replica.state());
+        self.renewals = Renewals::begin(mix(self.jitter_seed, owner.epoch.0));
+        self.loading = Loading::everything(self.replica.state(), self.activity.active(now));
         self.carrying = Carrying::takeover(now, self.replica.state());
         self.load_slice(now);
         self.tables.begin_ownership();
@@ -147,7 +148,6 @@ impl Member {
         self.announce();
         self.notices.begin(now, owner.epoch);
         self.mark_secret.forget_proposal();
-        self.plan_renewals(now, owner);
         for side in Side::ALL {
             self.neighbours_mut(side).set_pace(now, true);
         }
@@ -167,6 +167,7 @@ impl Member {
                 self.install(&child);
             }
         }
+        self.plan_renewals(now, &slice);
         self.carrying.children_established(&slice);
         if self.serve_when_loaded && self.loading.has_all_children() {
             self.serve_when_loaded = false;
@@ -188,25 +189,26 @@ impl Member {
         self.carrying.ike_established(&slice, unreadable);
     }
 
-    fn plan_renewals(&mut self, now: Nanos, owner: Owner) {
-        let seed = mix(self.jitter_seed, owner.epoch.0);
-        // A floor of 0: no earlier owner left anything ambiguous. An edge beyond the floor: the peer
-        // has counted past it, and the owner it met there said so when it handed over.
+    /// Plans the renewal of SAs just loaded. In slices like the loading: a hundred thousand at once
+    /// would outlast the lease.
+    fn plan_renewals(&mut self, now: Nanos, loaded: &[Spi]) {
         let state = self.replica.state();
-        let inherited = state
-            .children()
-            .filter(|child| child.floor > 0 && child.edge.right_edge <= child.floor);
-        let inherited = inherited.map(|child| {
-            let spi = child.parameters.inbound_spi;
-            Inherited {
-                spi,
+        for spi in loaded {
+            let Some(child) = state.child(*spi) else { continue };
+            // A floor of 0: no earlier owner left anything ambiguous. An edge beyond the floor: the
+            // peer has counted past it, and the owner it met there said so when it handed over.
+            if child.floor == 0 || child.edge.right_edge > child.floor {
+                continue;
+            }
+            let inherited = Inherited {
+                spi: *spi,
                 ike: child.ike,
                 policy: self.policy(&child.parameters.connection),
-                active: self.activity.is_active(now, spi),
+                active: self.activity.is_active(now, *spi),
                 known_to_peer: state.is_known_to_peer(child),
-            }
-        });
-        self.renewals = Renewals::takeover(now, inherited, seed);
+            };
+            self.renewals.inherit(now, inherited);
+        }
     }
 
     /// Ends whatever this member was to the address: the lease first, then everything that rests

@@ -112,31 +112,28 @@ pub(crate) struct Renewals {
 }
 
 impl Renewals {
-    /// A takeover of `inherited`: plans the renewal of those that do not move on by themselves.
-    pub(crate) fn takeover(
-        now: Nanos,
-        inherited: impl Iterator<Item = Inherited>,
-        seed: u64,
-    ) -> Self {
-        let mut renewals = Self { seed, ..Self::default() };
-        for child in inherited {
-            let subject = match child.policy {
-                TakeoverPolicy::Renew | TakeoverPolicy::Strict => Subject::Child(child.spi),
-                TakeoverPolicy::Sync | TakeoverPolicy::Reestablish => Subject::Ike(child.ike),
-            };
-            let window_ms = match child.policy {
-                TakeoverPolicy::Strict => None,
-                TakeoverPolicy::Reestablish if !child.active => Some(limits::REESTABLISH_MS),
-                _ if child.active && child.known_to_peer => Some(limits::ACTIVE_RENEWAL_MS),
-                _ => Some(limits::IDLE_RENEWAL_MS),
-            };
-            renewals.add(subject, child.policy, child.spi, Continuity::Silent);
-            if let Some(window_ms) = window_ms {
-                let at = renewals.within(now, window_ms, subject);
-                renewals.queue.plan(subject, at);
-            }
+    /// A takeover that has inherited nothing yet.
+    pub(crate) fn begin(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// One SA of a takeover: plans its renewal, should it not move on by itself.
+    pub(crate) fn inherit(&mut self, now: Nanos, child: Inherited) {
+        let subject = match child.policy {
+            TakeoverPolicy::Renew | TakeoverPolicy::Strict => Subject::Child(child.spi),
+            TakeoverPolicy::Sync | TakeoverPolicy::Reestablish => Subject::Ike(child.ike),
+        };
+        let window_ms = match child.policy {
+            TakeoverPolicy::Strict => None,
+            TakeoverPolicy::Reestablish if !child.active => Some(limits::REESTABLISH_MS),
+            _ if child.active && child.known_to_peer => Some(limits::ACTIVE_RENEWAL_MS),
+            _ => Some(limits::IDLE_RENEWAL_MS),
+        };
+        self.add(subject, child.policy, child.spi, Continuity::Silent);
+        if let Some(window_ms) = window_ms {
+            let at = self.within(now, window_ms, subject);
+            self.queue.plan(subject, at);
         }
-        renewals
     }
 
     fn add(&mut self, subject: Subject, policy: TakeoverPolicy, spi: Spi, continuity: Continuity) {

@@ -28,8 +28,8 @@ pub(crate) struct TablesKeeper {
     /// Child SAs a peer made by a rekey: their traffic stays with the one each replaces until the peer
     /// is known to have them. Few: each ends with the peer's next message.
     held_back: Vec<HeldBack>,
-    /// How many there are.
-    count: u64,
+    /// What each SA protects, to find its policies when it is gone.
+    selectors: BTreeMap<Spi, Arc<Selectors>>,
     /// What the Maglev table was built of; building takes milliseconds.
     distributed: Vec<(u64, u32)>,
     maglev: Arc<Table>,
@@ -47,7 +47,7 @@ impl TablesKeeper {
         Self {
             policies: Spd::new(),
             held_back: Vec::new(),
-            count: 0,
+            selectors: BTreeMap::new(),
             distributed: Vec::new(),
             maglev: Arc::new(Table::new(&[], limits::MAGLEV_ROWS, seed)),
             generation: 0,
@@ -116,8 +116,9 @@ impl TablesKeeper {
     }
 
     fn use_from_now_on(&mut self, sa: SaRef, selectors: Selectors) {
-        self.policies.insert(selectors, sa);
-        self.count = self.count.saturating_add(1);
+        let selectors = Arc::new(selectors);
+        self.policies.insert(Arc::clone(&selectors), sa);
+        self.selectors.insert(sa.spi, selectors);
         self.dirty = true;
     }
 
@@ -141,8 +142,11 @@ impl TablesKeeper {
     pub(crate) fn remove(&mut self, gone: &BTreeSet<Spi>) {
         self.held_back.retain(|held| !gone.contains(&held.sa.spi));
         self.use_held_back(|held| gone.contains(&held.replaces));
-        self.policies.retain(|sa| !gone.contains(&sa.spi));
-        self.count = self.count.saturating_sub(gone.len() as u64);
+        for spi in gone {
+            if let Some(selectors) = self.selectors.remove(spi) {
+                self.policies.remove(&selectors, |sa| sa.spi == *spi);
+            }
+        }
         self.dirty = true;
     }
 
@@ -151,7 +155,7 @@ impl TablesKeeper {
     pub(crate) fn reload(&mut self, state: &State, mask: u32) {
         self.policies = Spd::new();
         self.held_back.clear();
-        self.count = 0;
+        self.selectors.clear();
         for child in state.children() {
             self.add(child, state, mask);
         }
@@ -165,7 +169,8 @@ impl TablesKeeper {
 
     /// When [`Self::publish`] has something to publish.
     pub(crate) fn due(&self) -> Option<Nanos> {
-        let times = 1u64.saturating_add(self.count / limits::PUBLISH_POLICIES);
+        let policies = u64::try_from(self.policies.len()).unwrap_or(u64::MAX);
+        let times = 1u64.saturating_add(policies / limits::PUBLISH_POLICIES);
         let pause_ms = limits::PUBLISH_PAUSE_MS.saturating_mul(times);
         let pause = |published: Nanos| published.plus_ms(pause_ms);
         self.dirty.then(|| self.published.map_or(Nanos::ZERO, pause))

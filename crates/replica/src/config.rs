@@ -25,12 +25,23 @@ pub struct Compaction {
     pub bytes: u64,
     /// Entries kept in memory before the cut, for followers that lag a little; at most `bytes`.
     pub retained_entries: u64,
+    /// After a key was cleared (an SA deleted, an entry with keys overwritten) it is gone from
+    /// every file this long after, or one second per MiB of the last snapshot after if that is
+    /// longer: so a large store is not rewritten all the time. Also the shortest time between two
+    /// snapshots for this reason.
+    pub keys_gone_ms: u64,
 }
 
 impl Default for Compaction {
-    /// A snapshot every few minutes of a busy cluster; a restart reads at most 8 MiB of log.
+    /// A snapshot every few minutes of a busy cluster; a restart reads at most 8 MiB of log. A key
+    /// outlives its SA on disk by ten seconds.
     fn default() -> Self {
-        Self { entries: 16_384, bytes: 8 * 1024 * 1024, retained_entries: 2_048 }
+        Self {
+            entries: 16_384,
+            bytes: 8 * 1024 * 1024,
+            retained_entries: 2_048,
+            keys_gone_ms: 10_000,
+        }
     }
 }
 

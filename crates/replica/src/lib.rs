@@ -35,7 +35,9 @@
 //! * raft-rs panics when its invariants break (a disk that lost synced data, a bug). The one case
 //!   that can be foreseen ends in [`Output::Halted`]; a panic must end the process.
 //! * Keys: batches, entries and snapshots contain them; they are sealed by [`wal`] and redacted in
-//!   `Debug`. raft-rs keeps log entries in plain memory it does not wipe; compaction frees it.
+//!   `Debug`. What was cleared is gone from every file after [`Compaction::keys_gone_ms`]; freed
+//!   blocks of the file system are not overwritten, but sealed. In memory raft-rs keeps entries in
+//!   plain bytes; they are wiped when compaction drops them, but for copies in messages.
 #![forbid(unsafe_code)]
 
 mod config;

@@ -16,7 +16,7 @@ use crate::envelope::{Envelope, lane_of};
 use crate::output::{Checkpoint, LogEntry, Output, SnapshotImage, WriteBatch};
 use crate::store::{LogStore, configuration_from_raft, entry_from_raft};
 use crate::{Replica, ReplicaError};
-use holdfast_cluster::{Command, MemberId, Mutation, State, mutated};
+use holdfast_cluster::{Command, Effect, MemberId, Mutation, State, mutated};
 use holdfast_packet::Nanos;
 use raft::Ready;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
@@ -64,7 +64,9 @@ impl Replica {
         let mut held = ready.take_persisted_messages();
         let committed = ready.take_committed_entries();
         let number = ready.number();
-        let Ok((batch, changes_vote, snapshot_index)) = self.store_ready(&ready) else { return };
+        let Ok((batch, changes_vote, snapshot_index)) = self.store_ready(now, &ready) else {
+            return;
+        };
         self.node.advance_append_async(ready);
         if !changes_vote && !self.writes.vote_pending() {
             let (answers, others): (Vec<_>, _) = held.into_iter().partition(is_heartbeat_answer);
@@ -89,7 +91,7 @@ impl Replica {
                 self.hold_or_finish(now, number, held);
             }
         }
-        self.apply_all(committed);
+        self.apply_all(now, committed);
     }
 
     /// Nothing of this Ready needs a sync: it is complete with the batches before it.
@@ -108,6 +110,7 @@ impl Replica {
     /// Puts a Ready into the store and makes its batch.
     fn store_ready(
         &mut self,
+        now: Nanos,
         ready: &Ready,
     ) -> Result<(Option<WriteBatch>, bool, Option<u64>), ()> {
         let snapshot = Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty());
@@ -115,7 +118,10 @@ impl Replica {
             self.install_snapshot(snapshot)?;
         }
         let store = self.node.mut_store();
-        store.append(ready.entries());
+        if store.append(ready.entries()) {
+            self.keys_cleared.get_or_insert(now);
+        }
+        let store = self.node.mut_store();
         let before = store.hard_state();
         if let Some(hard_state) = ready.hs() {
             store.set_hard_state(hard_state);
@@ -172,17 +178,17 @@ impl Replica {
         Ok(())
     }
 
-    fn apply_all(&mut self, entries: Vec<Entry>) {
+    fn apply_all(&mut self, now: Nanos, entries: Vec<Entry>) {
         let Some(last) = entries.last().map(|entry| entry.index) else { return };
         for entry in entries {
-            if self.apply(&entry).is_err() {
+            if self.apply(now, &entry).is_err() {
                 return;
             }
         }
         self.node.advance_apply_to(last);
     }
 
-    fn apply(&mut self, entry: &Entry) -> Result<(), ()> {
+    fn apply(&mut self, now: Nanos, entry: &Entry) -> Result<(), ()> {
         let (index, term) = (entry.index, entry.term);
         if entry.get_entry_type() != EntryType::EntryNormal {
             let effects = self.apply_configuration(entry);
@@ -206,6 +212,9 @@ impl Replica {
         let command = if skipped { Command::Noop } else { command };
         let effects = self.state.apply(index, &command);
         let members = matches!(command, Command::Members(_));
+        if clears_keys(&command, &effects) {
+            self.keys_cleared.get_or_insert(now);
+        }
         self.outputs.push_back(Output::Applied { index, term, command, effects });
         if members { self.members_applied() } else { Ok(()) }
     }
@@ -257,8 +266,21 @@ impl Replica {
         }
     }
 
-    /// Cuts the log once enough of it is applied.
-    pub(crate) fn compact_if_due(&mut self) {
+    /// How long a cleared key may still be in a file.
+    fn keys_gone_after_ms(&self) -> u64 {
+        let per_mib_ms = 1_000;
+        let size_mib = self.node.store().snapshot_bytes() / (1024 * 1024);
+        self.config.compaction.keys_gone_ms.max(size_mib.saturating_mul(per_mib_ms))
+    }
+
+    /// Whether keys were cleared so long ago that the log is to be rewritten without them.
+    fn keys_must_go(&self, now: Nanos) -> bool {
+        let since = self.keys_cleared;
+        since.is_some_and(|since| since.plus_ms(self.keys_gone_after_ms()) <= now)
+    }
+
+    /// Cuts the log once enough of it is applied, or holds keys that were cleared long enough ago.
+    pub(crate) fn compact_if_due(&mut self, now: Nanos) {
         if self.writes.snapshot_pending() {
             return;
         }
@@ -270,11 +292,12 @@ impl Replica {
             let recorded = self.state.membership().configuration().is_some();
             let undurable = recorded && !self.snapshot_has_members;
             let long = entries >= rule.entries || store.bytes_since_snapshot() >= rule.bytes;
-            entries > 0 && (long || wanted || undurable)
+            entries > 0 && (long || wanted || undurable || self.keys_must_go(now))
         };
         if !due {
             return;
         }
+        self.keys_cleared = None;
         let index = self.state.applied();
         let Some(term) = self.node.store().term_of(index) else { return };
         let image = SnapshotImage { index, term, data: self.state.snapshot() };
@@ -297,6 +320,13 @@ impl Replica {
             hard_state: None,
         }));
     }
+}
+
+/// Whether an applied entry made key material in earlier entries, or in the snapshot, obsolete.
+fn clears_keys(command: &Command, effects: &[Effect]) -> bool {
+    let removes =
+        |effect: &Effect| matches!(effect, Effect::ChildRemoved(_) | Effect::IkeRemoved(_));
+    matches!(command, Command::SetMarkSecret { .. }) || effects.iter().any(removes)
 }
 
 fn is_heartbeat_answer(message: &Message) -> bool {

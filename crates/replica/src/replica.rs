@@ -79,6 +79,8 @@ pub struct Replica {
     pub(crate) writes: Writes,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) snapshots_sent: BTreeMap<MemberId, Nanos>,
+    /// When the first key was cleared that a file may still hold.
+    pub(crate) keys_cleared: Option<Nanos>,
     pub(crate) configuration: Configuration,
     /// What the others told of themselves.
     pub(crate) notes: BTreeMap<MemberId, Note>,
@@ -143,6 +145,7 @@ impl Replica {
             writes: Writes::default(),
             outputs: VecDeque::new(),
             snapshots_sent: BTreeMap::new(),
+            keys_cleared: None,
             announced_role: (Role::Follower, term, None),
             announced_lease: None,
             halted: false,
@@ -429,7 +432,7 @@ impl Replica {
         if !self.halted {
             self.refresh_lease(now);
             self.announce_role();
-            self.compact_if_due();
+            self.compact_if_due(now);
             self.announce_peers();
         }
     }

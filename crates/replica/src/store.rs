@@ -2,12 +2,13 @@
 //! is synced already; which is which is raft-rs' own knowledge (asynchronous Ready).
 
 use crate::output::{EntryKind, HardState, LogEntry, SnapshotImage};
+use bytes::Bytes;
 use holdfast_cluster::{Configuration, MemberId};
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState as RaftHardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 pub(crate) struct LogStore {
     hard_state: RaftHardState,
@@ -20,6 +21,8 @@ pub(crate) struct LogStore {
     snapshot: Snapshot,
     /// A member needs a newer snapshot than there is: one that knows of it.
     snapshot_wanted: Cell<bool>,
+    /// Entries that were overwritten by others, ever.
+    replaced: u64,
 }
 
 impl LogStore {
@@ -37,6 +40,7 @@ impl LogStore {
             bytes_since_snapshot: 0,
             snapshot: Snapshot::default(),
             snapshot_wanted: Cell::new(false),
+            replaced: 0,
         };
         if let Some(image) = snapshot {
             let snapshot = store.snapshot_message(image);
@@ -72,6 +76,10 @@ impl LogStore {
         self.snapshot.get_metadata().index
     }
 
+    pub(crate) fn snapshot_bytes(&self) -> u64 {
+        self.snapshot.data.len() as u64
+    }
+
     pub(crate) fn bytes_since_snapshot(&self) -> u64 {
         self.bytes_since_snapshot
     }
@@ -88,20 +96,25 @@ impl LogStore {
         self.hard_state = hard_state.clone();
     }
 
-    /// Entries that exist in another form are replaced with everything behind them.
-    pub(crate) fn append(&mut self, entries: &[Entry]) {
+    /// Entries that exist in another form are replaced with everything behind them. True when there
+    /// were such: on disk they are still readable.
+    pub(crate) fn append(&mut self, entries: &[Entry]) -> bool {
+        let before = self.replaced;
         for entry in entries {
             self.append_one(entry.clone());
         }
+        self.replaced != before
     }
 
     fn append_one(&mut self, entry: Entry) {
         let Some(kept) = entry.index.checked_sub(self.first()) else { return };
         let kept = usize::try_from(kept).unwrap_or(usize::MAX);
         while self.entries.len() > kept {
-            if let Some(dropped) = self.entries.pop_back() {
+            if let Some(mut dropped) = self.entries.pop_back() {
+                self.replaced = self.replaced.saturating_add(1);
                 self.bytes_since_snapshot =
                     self.bytes_since_snapshot.saturating_sub(dropped.data.len() as u64);
+                wipe(&mut dropped.data);
             }
         }
         self.bytes_since_snapshot =
@@ -124,7 +137,7 @@ impl LogStore {
         self.before = (metadata.index, metadata.term);
         self.hard_state.term = self.hard_state.term.max(metadata.term);
         self.hard_state.commit = self.hard_state.commit.max(metadata.index);
-        self.entries.clear();
+        self.entries.drain(..).for_each(|mut entry| wipe(&mut entry.data));
         self.bytes_since_snapshot = 0;
         self.members = metadata.get_conf_state().clone();
         self.snapshot = snapshot;
@@ -146,14 +159,16 @@ impl LogStore {
     /// The very first entry always goes: a member that joins must begin with a snapshot, because
     /// no entry says who voted in the beginning.
     pub(crate) fn compact(&mut self, image: &SnapshotImage, retained: u64, retained_bytes: u64) {
-        self.snapshot = self.snapshot_message(image);
+        let snapshot = self.snapshot_message(image);
+        wipe(&mut std::mem::replace(&mut self.snapshot, snapshot).data);
         let forget_to = image.index.saturating_sub(retained);
         let mut bytes: u64 = self.entries.iter().map(|entry| entry.data.len() as u64).sum();
         let forget_to = forget_to.max(1);
         while self.first() <= forget_to || (self.first() <= image.index && bytes > retained_bytes) {
-            let Some(entry) = self.entries.pop_front() else { break };
+            let Some(mut entry) = self.entries.pop_front() else { break };
             self.before = (entry.index, entry.term);
             bytes = bytes.saturating_sub(entry.data.len() as u64);
+            wipe(&mut entry.data);
         }
         let behind = self.entries.iter().filter(|entry| entry.index > image.index);
         self.bytes_since_snapshot = behind.map(|entry| entry.data.len() as u64).sum();
@@ -169,6 +184,14 @@ impl LogStore {
             term: snapshot.get_metadata().term,
             data: Zeroizing::new(snapshot.data.to_vec()),
         }
+    }
+}
+
+/// Overwrites bytes that may be keys, where nobody else holds them: raft-rs, or a message on its
+/// way, may still do for a moment.
+fn wipe(data: &mut Bytes) {
+    if let Ok(mut bytes) = std::mem::take(data).try_into_mut() {
+        bytes.zeroize();
     }
 }
 

@@ -15,8 +15,14 @@ fn inherited(count: u32, policy: TakeoverPolicy) -> impl Iterator<Item = Inherit
     })
 }
 
+fn took_over(now: Nanos, inherited: impl Iterator<Item = Inherited>, seed: u64) -> Renewals {
+    let mut renewals = Renewals::begin(seed);
+    inherited.for_each(|child| renewals.inherit(now, child));
+    renewals
+}
+
 fn takeover(count: u32, policy: TakeoverPolicy) -> Renewals {
-    Renewals::takeover(Nanos::ZERO, inherited(count, policy), 7)
+    took_over(Nanos::ZERO, inherited(count, policy), 7)
 }
 
 #[test]
@@ -48,7 +54,7 @@ fn strict_waits_and_shows_who_is_in_the_zone() {
 #[test]
 fn what_moves_on_by_itself_is_left_alone() {
     let active = inherited(2, TakeoverPolicy::Renew).map(|sa| Inherited { active: true, ..sa });
-    let mut renewals = Renewals::takeover(Nanos::ZERO, active, 7);
+    let mut renewals = took_over(Nanos::ZERO, active, 7);
     renewals.moved_on(spi(0));
     let (_, last_ms) = limits::ACTIVE_RENEWAL_MS;
     let begun = renewals.next(Nanos::from_ms(last_ms));

@@ -202,7 +202,8 @@ fn transfers_are_refused_where_they_make_no_sense() {
 
 #[test]
 fn a_member_that_fell_far_behind_gets_a_snapshot() {
-    let compaction = Compaction { entries: 50, bytes: 1 << 20, retained_entries: 10 };
+    let compaction =
+        Compaction { entries: 50, bytes: 1 << 20, retained_entries: 10, ..Compaction::default() };
     let (mut network, owner) = settled(41, Conditions { compaction, ..Conditions::default() });
     let behind = others(&network, owner)[0];
     network.crash(behind);
@@ -229,7 +230,8 @@ fn a_member_that_fell_far_behind_gets_a_snapshot() {
 
 #[test]
 fn a_lost_snapshot_is_sent_again() {
-    let compaction = Compaction { entries: 50, bytes: 1 << 20, retained_entries: 10 };
+    let compaction =
+        Compaction { entries: 50, bytes: 1 << 20, retained_entries: 10, ..Compaction::default() };
     let (mut network, owner) = settled(42, Conditions { compaction, ..Conditions::default() });
     let behind = others(&network, owner)[0];
     network.crash(behind);

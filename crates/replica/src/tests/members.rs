@@ -145,7 +145,8 @@ fn a_change_goes_on_under_the_next_leader() {
 
 #[test]
 fn from_one_member_to_five_and_back_with_all_power_lost_in_between() {
-    let compaction = Compaction { entries: 30, bytes: 1 << 20, retained_entries: 5 };
+    let compaction =
+        Compaction { entries: 30, bytes: 1 << 20, retained_entries: 5, ..Compaction::default() };
     let mut network = Network::new(1, 7, Conditions { compaction, ..Conditions::default() });
     network.run_until_owned();
     for id in 2..=5 {

@@ -1,6 +1,7 @@
 //! Whole clusters in virtual time, and the log on a disk that forgets.
 
 mod failover;
+mod keys;
 mod leases;
 mod members;
 mod recovery;

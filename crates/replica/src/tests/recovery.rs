@@ -12,7 +12,7 @@ use holdfast_packet::Nanos;
 use raft::eraftpb::{Entry, Message, MessageType};
 
 fn small_log() -> Compaction {
-    Compaction { entries: 40, bytes: 1 << 20, retained_entries: 5 }
+    Compaction { entries: 40, bytes: 1 << 20, retained_entries: 5, ..Compaction::default() }
 }
 
 #[test]

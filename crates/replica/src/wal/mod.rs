@@ -55,6 +55,23 @@ impl std::fmt::Debug for WalKey {
     }
 }
 
+/// All that can be read of a file on its own with the key: what an attacker who has it would find.
+#[cfg(test)]
+pub(crate) fn open_everything(key: &WalKey, file: &NamedBytes<'_>) -> Vec<u8> {
+    use record::Record;
+    if segment_number(file.name).is_some() {
+        let scan = record::scan(file.name, file.bytes, key).expect("a segment that opens");
+        let entries = scan.records.into_iter().filter_map(|record| match record {
+            Record::Entry(entry) => Some(entry.data.to_vec()),
+            _ => None,
+        });
+        return entries.flatten().collect();
+    }
+    let image =
+        snapshot_file::decode_any(key, file.name, file.bytes).expect("a snapshot that opens");
+    image.data.to_vec()
+}
+
 /// Why stored bytes are refused. The first four need the operator; none is ever repaired silently.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WalError {

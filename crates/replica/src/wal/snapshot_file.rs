@@ -42,6 +42,20 @@ pub(super) fn encode(
     Ok(bytes)
 }
 
+/// Reads a snapshot that says itself which it is.
+#[cfg(test)]
+pub(super) fn decode_any(
+    key: &WalKey,
+    name: &str,
+    bytes: &[u8],
+) -> Result<SnapshotImage, WalError> {
+    let number = |at: usize| bytes.get(at..at + 8).and_then(|mut slice| take(&mut slice));
+    let cut_off = || WalError::Damaged { file: name.to_owned(), offset: 0, what: "header cut off" };
+    let index = u64::from_le_bytes(number(MAGIC.len() + 1).ok_or_else(cut_off)?);
+    let term = u64::from_le_bytes(number(MAGIC.len() + 9).ok_or_else(cut_off)?);
+    decode(key, index, term, bytes)
+}
+
 pub(super) fn decode(
     key: &WalKey,
     index: u64,
