@@ -33,8 +33,9 @@ const OUTBOUND_PACKETS_MIN: u64 = 1 << 10;
 /// Fewest numbers a horizon moves by.
 const HORIZON_PACKETS_MIN: u64 = 64;
 
-/// The same two where simulated clusters run on small numbers.
+/// The same two where simulated clusters run on small numbers, and most outbound numbers there.
 const SMALL_PACKETS_MIN: u64 = 8;
+const SMALL_PACKETS_MAX: u64 = 16;
 
 /// Outbound numbers to ask for: a second of traffic, so that even many SAs make few entries.
 pub(crate) fn outbound_packets(rate_pps: u64, esn: bool) -> u32 {
@@ -43,7 +44,8 @@ pub(crate) fn outbound_packets(rate_pps: u64, esn: bool) -> u32 {
     } else {
         numbers::OUTBOUND_GRANT_PACKETS_MAX
     };
-    narrow(rate_pps.clamp(small(OUTBOUND_PACKETS_MIN, SMALL_PACKETS_MIN), most))
+    let least = small(OUTBOUND_PACKETS_MIN, SMALL_PACKETS_MIN);
+    narrow(rate_pps.clamp(least, small(most, SMALL_PACKETS_MAX)))
 }
 
 /// Numbers to move a horizon by: some time's traffic ahead of the highest number that

@@ -88,6 +88,8 @@ pub enum Action {
     Silence(usize),
     /// A peer pauses its traffic.
     Pause(usize),
+    /// A peer sends as fast as it can for a while.
+    Rush(usize),
     /// A peer sends packets its selectors do not allow.
     Spoof(usize),
     /// A target is off for a while.
@@ -261,7 +263,7 @@ impl Draw {
         };
         let (member, lasts_us) = (self.member(), 60_000 + self.random.below(240_000));
         let later_us = at_us + self.random.below(100_000);
-        match self.random.below(5) {
+        match self.random.below(6) {
             0 => {
                 add(at_us, lasts_us, Action::AllDisks(DiskHealth::Stuck));
                 add(later_us, 50_000, Action::Blackout);
@@ -271,11 +273,21 @@ impl Draw {
                 add(later_us, 50_000, Action::KillOwner);
             }
             2 => {
-                add(at_us, lasts_us, Action::PartOwnerFrom(member));
-                add(later_us, 0, Action::RestartOthers(member));
-                add(later_us + self.random.below(30_000), 0, Action::RestartOthers(member));
+                // Without traffic the log rests, and who is cut off may still be elected.
+                add(at_us, lasts_us + 50_000, Action::Pause(0));
+                add(at_us + 10_000, lasts_us, Action::PartOwnerFrom(member));
+                let mut restart_us = at_us + 30_000;
+                for _ in 0..8 {
+                    restart_us += 2_000 + self.random.below(12_000);
+                    add(restart_us, 0, Action::RestartOthers(member));
+                }
             }
             3 => {
+                // A range runs out while nothing can be committed.
+                add(at_us, 80_000, Action::Rush(0));
+                add(at_us + self.random.below(20_000), lasts_us, Action::IsolateOwner);
+            }
+            4 => {
                 add(at_us, lasts_us, Action::PartOwnerFrom(member));
                 add(at_us + self.random.below(3_000), 0, Action::Handover(None));
             }

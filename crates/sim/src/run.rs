@@ -17,6 +17,9 @@ const CONNECT_MS: u64 = 3_000;
 /// exchange or two, and an election.
 pub const LIVENESS_MS: u64 = 8_000;
 
+/// Time between the requests of a peer that rushes.
+const RUSH_US: u64 = 200;
+
 /// Time between the requests of peers that have to count beyond a horizon.
 const COUNTING_US: u64 = 1_000;
 
@@ -318,7 +321,7 @@ impl<'a> Run<'a> {
                     peer.set_silent(false);
                 }
             }
-            (Action::Pause(peer), _) => {
+            (Action::Pause(peer) | Action::Rush(peer), _) => {
                 if let Some(peer) = world.peers_mut().get_mut(*peer) {
                     peer.set_traffic(now, Some(interval_us));
                 }
@@ -480,6 +483,7 @@ fn act_on_peer(world: &mut World, now: Nanos, action: &Action) {
     | Action::DeleteIke(number)
     | Action::Silence(number)
     | Action::Pause(number)
+    | Action::Rush(number)
     | Action::Spoof(number)) = action
     else {
         return;
@@ -492,6 +496,7 @@ fn act_on_peer(world: &mut World, now: Nanos, action: &Action) {
         Action::DeleteIke(_) => peer.delete_ike(now),
         Action::Silence(_) => peer.set_silent(true),
         Action::Pause(_) => peer.set_traffic(now, None),
+        Action::Rush(_) => peer.set_traffic(now, Some(RUSH_US)),
         _ => peer.spoof(now),
     }
 }

@@ -32,16 +32,29 @@ fn a_broken_promise_is_noticed_within_800_seeds() {
 }
 
 #[test]
+fn a_skipped_quarantine_is_noticed_within_1000_seeds() {
+    bites(Mutation::QuarantineSkipped, 1_000, &["TwoLeases"]);
+}
+
+#[test]
 fn a_lease_kept_on_transfer_is_noticed_within_200_seeds() {
     bites(Mutation::LeaseKeptOnTransfer, 200, &["TwoLeases"]);
 }
 
 #[test]
-fn a_write_reported_too_early_is_noticed_within_100_seeds() {
+fn a_write_reported_too_early_is_noticed_within_400_seeds() {
     bites(
         Mutation::PersistedEarly,
-        100,
-        &["Halted", "StatesDiffer", "ForgottenSa", "NumberTwice", "does not start"],
+        400,
+        &[
+            "no traffic",
+            "RepeatedDifferently",
+            "Halted",
+            "StatesDiffer",
+            "ForgottenSa",
+            "NumberTwice",
+            "does not start",
+        ],
     );
 }
 
@@ -66,13 +79,18 @@ fn a_floor_that_stays_is_noticed_within_20_seeds() {
 }
 
 #[test]
+fn a_range_used_before_its_commit_is_noticed_within_500_seeds() {
+    bites(Mutation::RangeNotCommitted, 500, &["NumberTwice"]);
+}
+
+#[test]
 fn a_horizon_that_is_not_enforced_is_noticed_within_20_seeds() {
     bites(Mutation::HorizonIgnored, 20, &["DeliveredTwice"]);
 }
 
 #[test]
-fn a_response_before_its_commit_is_noticed_within_20_seeds() {
-    bites(Mutation::SentBeforeCommit, 20, &["ForgottenSa", "RepeatedDifferently"]);
+fn a_response_before_its_commit_is_noticed_within_60_seeds() {
+    bites(Mutation::SentBeforeCommit, 60, &["no traffic", "ForgottenSa", "RepeatedDifferently"]);
 }
 
 #[test]
