@@ -37,8 +37,8 @@ fn a_skipped_quarantine_is_noticed_within_1000_seeds() {
 }
 
 #[test]
-fn a_lease_kept_on_transfer_is_noticed_within_200_seeds() {
-    bites(Mutation::LeaseKeptOnTransfer, 200, &["TwoLeases"]);
+fn a_lease_kept_on_transfer_is_noticed_within_600_seeds() {
+    bites(Mutation::LeaseKeptOnTransfer, 600, &["TwoLeases"]);
 }
 
 #[test]
