@@ -188,6 +188,13 @@ impl Checks {
         }
     }
 
+    /// A forced quorum begins a history of its own: it drops every SA, and what the members left
+    /// behind have applied is no measure for it.
+    pub(crate) fn quorum_forced(&mut self, acknowledged: impl IntoIterator<Item = Spi>) {
+        self.removed.extend(acknowledged);
+        self.states.clear();
+    }
+
     /// A member's state after an entry: equal entries make equal states.
     pub(crate) fn state(&mut self, member: MemberId, applied: u64, hash: u64) {
         let (first, expected) = *self.states.entry(applied).or_insert((member, hash));

@@ -389,6 +389,8 @@ impl World {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.force_quorum(&config)?;
         }
+        let acknowledged: Vec<_> = self.peers.iter().flat_map(Peer::acknowledged).collect();
+        self.checks.quorum_forced(acknowledged);
         self.restart(id, false)
     }
 
