@@ -213,10 +213,12 @@ impl Membership {
         vec![Effect::MembersChanged]
     }
 
-    /// One member becomes the whole cluster.
-    fn force(&mut self, survivor: MemberId) {
+    /// One member becomes the whole cluster. `first` are the members it was started with: a log
+    /// that is young has no other word of them.
+    fn force(&mut self, survivor: MemberId, first: &[MemberId]) {
         let before = self.configuration.take().unwrap_or_default().members();
-        let others = self.records.keys().copied().chain(before).filter(|id| *id != survivor);
+        let known = self.records.keys().chain(first).copied().chain(before);
+        let others = known.filter(|id| *id != survivor);
         self.retired.extend(others.collect::<Vec<_>>());
         self.records.retain(|id, _| *id == survivor);
         self.configuration = Some(Configuration::of_voters([survivor]));
@@ -273,18 +275,19 @@ impl State {
     }
 
     /// The operator's override after the loss of a quorum: `survivor` alone is the cluster from
-    /// the entry at `index` on.
+    /// the entry at `index` on. The ids of all others are retired, also of those among `first`,
+    /// the members it was started with.
     ///
     /// Law 2 holds because every SA is dropped with its keys. The others may have committed
     /// grants, and sent with the numbers, that this log does not hold; so of no SA in it is a
     /// number known that was surely not used. With the keys gone no number of theirs is used
     /// again by this cluster, and what peers negotiate anew has keys of its own.
-    pub fn force_quorum(&mut self, index: u64, survivor: MemberId) {
+    pub fn force_quorum(&mut self, index: u64, survivor: MemberId, first: &[MemberId]) {
         if !self.advance_applied(index) {
             return;
         }
         self.drop_all_sas();
-        self.membership.force(survivor);
+        self.membership.force(survivor, first);
     }
 }
 

@@ -32,7 +32,7 @@ pub fn force_quorum(config: &Config, recovered: &Recovered) -> Result<Checkpoint
     apply_all(config, store, &mut state)?;
     let index = last.saturating_add(1);
     let term = hard_state.term.saturating_add(TERMS_SKIPPED);
-    state.force_quorum(index, config.id);
+    state.force_quorum(index, config.id, &config.members);
     Ok(Checkpoint {
         snapshot: SnapshotImage { index, term, data: state.snapshot() },
         hard_state: HardState { term, vote: 0, commit: index },

@@ -127,10 +127,18 @@ fn a_cluster_without_recorded_members_writes_what_earlier_releases_read() {
 #[test]
 fn a_forced_survivor_is_alone_and_the_others_may_not_come_back() {
     let mut state = three();
-    state.force_quorum(state.applied() + 1, MemberId(2));
+    state.force_quorum(state.applied() + 1, MemberId(2), &[]);
     let membership = state.membership();
     assert_eq!(membership.generation(), 1);
     assert_eq!(membership.configuration(), Some(&Configuration::of_voters([MemberId(2)])));
     assert_eq!(membership.retired().collect::<Vec<_>>(), [MemberId(1), MemberId(3)]);
     assert_eq!(State::restore(&state.snapshot()).unwrap(), state);
+}
+
+#[test]
+fn a_forced_survivor_with_a_young_log_retires_the_members_it_was_started_with() {
+    let mut state = State::new();
+    state.force_quorum(1, MemberId(2), &[MemberId(1), MemberId(2), MemberId(3)]);
+    let retired: Vec<_> = state.membership().retired().collect();
+    assert_eq!(retired, [MemberId(1), MemberId(3)]);
 }
