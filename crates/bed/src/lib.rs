@@ -51,6 +51,7 @@ pub mod process;
 pub mod report;
 pub mod swarm;
 pub mod time;
+pub mod tool;
 pub mod topology;
 pub mod wait;
 pub mod web;

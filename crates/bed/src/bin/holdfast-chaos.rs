@@ -5,11 +5,12 @@ use clap::Parser;
 use holdfast_bed::chaos::report::Report;
 use holdfast_bed::chaos::{ChaosOptions, run};
 use holdfast_bed::error::BedError;
-use holdfast_bed::leftovers::{clean_up_orphans, clean_up_own};
+use holdfast_bed::leftovers::clean_up_orphans;
 use holdfast_bed::member::{Profile, Programs};
 use holdfast_bed::time::Wall;
+use holdfast_bed::tool::{clean_up_on_panic, write_json};
 use holdfast_bed::wait::catch_signals;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -59,12 +60,7 @@ fn perform(arguments: &Arguments) -> Result<bool, BedError> {
         return Ok(true);
     }
     catch_signals()?;
-    let previous = std::panic::take_hook();
-    // The release profile aborts on a panic, so no guard would run.
-    std::panic::set_hook(Box::new(move |panic| {
-        previous(panic);
-        clean_up_own();
-    }));
+    clean_up_on_panic();
     let programs = match &arguments.programs {
         Some(folder) => Programs::in_folder(folder),
         None => Programs::find()?,
@@ -109,16 +105,4 @@ fn print_findings(report: &Report) {
         let verdict = if promise.kept { "kept" } else { "BROKEN" };
         println!("  {verdict:<7} {:<52} {}", promise.promise, promise.found);
     }
-}
-
-fn write_json(path: &Path, report: &Report) -> Result<(), BedError> {
-    let text = serde_json::to_string_pretty(report).map_err(|e| BedError::Answer {
-        program: "serde_json".to_owned(),
-        detail: e.to_string(),
-    })?;
-    if path.as_os_str() == "-" {
-        println!("{text}");
-        return Ok(());
-    }
-    std::fs::write(path, text + "\n").map_err(|e| BedError::file("write", path, e))
 }

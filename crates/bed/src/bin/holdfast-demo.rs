@@ -4,9 +4,10 @@
 use clap::{Parser, Subcommand};
 use holdfast_bed::demo::{DemoOptions, run};
 use holdfast_bed::error::BedError;
-use holdfast_bed::leftovers::{clean_up_orphans, clean_up_own};
+use holdfast_bed::leftovers::clean_up_orphans;
 use holdfast_bed::member::{Profile, Programs};
 use holdfast_bed::report::{DOWNLOAD_MIN_BYTES, Promise, Report};
+use holdfast_bed::tool::{clean_up_on_panic, write_json};
 use holdfast_bed::wait::catch_signals;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,15 +86,6 @@ fn perform(arguments: &Arguments) -> Result<bool, BedError> {
     Ok(report.ok)
 }
 
-/// The release profile aborts on a panic, so no guard would run.
-fn clean_up_on_panic() {
-    let previous = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        previous(panic);
-        clean_up_own();
-    }));
-}
-
 fn print_findings(report: &Report) {
     for (index, kill) in report.kills.iter().enumerate() {
         println!(
@@ -126,16 +118,4 @@ fn print_findings(report: &Report) {
 fn print_promise(promise: &Promise, otherwise: &str) {
     let verdict = if promise.kept { "kept" } else { otherwise };
     println!("  {verdict:<7} {:<52} {}", promise.promise, promise.found);
-}
-
-fn write_json(path: &PathBuf, report: &Report) -> Result<(), BedError> {
-    let text = serde_json::to_string_pretty(report).map_err(|e| BedError::Answer {
-        program: "serde_json".to_owned(),
-        detail: e.to_string(),
-    })?;
-    if path.as_os_str() == "-" {
-        println!("{text}");
-        return Ok(());
-    }
-    std::fs::write(path, text + "\n").map_err(|e| BedError::file("write", path, e))
 }

@@ -3,14 +3,13 @@
 
 use clap::Parser;
 use holdfast_bed::error::BedError;
-use holdfast_bed::failover::results::Results;
 use holdfast_bed::failover::{FailoverOptions, chart, run};
-use holdfast_bed::leftovers::{clean_up_orphans, clean_up_own};
+use holdfast_bed::leftovers::clean_up_orphans;
 use holdfast_bed::member::{Profile, Programs};
 use holdfast_bed::swarm::PEERS_MAX;
+use holdfast_bed::tool::{clean_up_on_panic, write_file, write_json};
 use holdfast_bed::wait::catch_signals;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Kills the owner of the common address again and again and measures the outage, beside
@@ -73,12 +72,7 @@ fn perform(arguments: &Arguments) -> Result<bool, BedError> {
         return Err(BedError::Answer { program: "--sas".to_owned(), detail });
     }
     catch_signals()?;
-    let previous = std::panic::take_hook();
-    // The release profile aborts on a panic, so no guard would run.
-    std::panic::set_hook(Box::new(move |panic| {
-        previous(panic);
-        clean_up_own();
-    }));
+    clean_up_on_panic();
     let programs = match &arguments.programs {
         Some(folder) => Programs::in_folder(folder),
         None => Programs::find()?,
@@ -95,31 +89,12 @@ fn perform(arguments: &Arguments) -> Result<bool, BedError> {
     let results = run(&options, &mut |line: &str| println!("{line}"))?;
     println!("\n{}", results.table());
     let (csv, svg) = (arguments.output.join("failover.csv"), arguments.output.join("failover.svg"));
-    write(&csv, &results.csv())?;
-    write(&svg, &chart::svg(&results))?;
+    write_file(&csv, &results.csv())?;
+    write_file(&svg, &chart::svg(&results))?;
     println!("{}\n{}", csv.display(), svg.display());
     if let Some(path) = &arguments.json {
         write_json(path, &results)?;
     }
     let ours = results.rows.iter().filter(|row| row.system.key().starts_with("holdfast"));
     Ok(ours.into_iter().all(|row| row.measured.recovered))
-}
-
-fn write_json(path: &Path, results: &Results) -> Result<(), BedError> {
-    let text = serde_json::to_string_pretty(results).map_err(|e| BedError::Answer {
-        program: "serde_json".to_owned(),
-        detail: e.to_string(),
-    })?;
-    if path.as_os_str() == "-" {
-        println!("{text}");
-        return Ok(());
-    }
-    write(path, &(text + "\n"))
-}
-
-fn write(path: &Path, text: &str) -> Result<(), BedError> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|e| BedError::file("create", folder, e))?;
-    }
-    fs::write(path, text).map_err(|e| BedError::file("write", path, e))
 }
