@@ -74,6 +74,8 @@ pub enum Profile {
     Default,
     /// For crowded machines.
     Relaxed,
+    /// For isolated cores.
+    Brisk,
 }
 
 impl Profile {
@@ -82,6 +84,7 @@ impl Profile {
         match self {
             Self::Default => "default",
             Self::Relaxed => "relaxed",
+            Self::Brisk => "brisk",
         }
     }
 }

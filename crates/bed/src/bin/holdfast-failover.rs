@@ -20,6 +20,9 @@ struct Arguments {
     /// Kills of the owner, for each number of SAs below 10000; a tenth of them above.
     #[arg(long, default_value_t = 50)]
     kills: usize,
+    /// Kills of the owner of a second cluster, with one SA and brisk timing.
+    #[arg(long, default_value_t = 50)]
+    brisk_kills: usize,
     /// Handovers, likewise.
     #[arg(long, default_value_t = 20)]
     handovers: usize,
@@ -81,6 +84,7 @@ fn perform(arguments: &Arguments) -> Result<bool, BedError> {
         programs,
         profile: if arguments.relaxed { Profile::Relaxed } else { Profile::Default },
         kills: arguments.kills,
+        brisk_kills: arguments.brisk_kills,
         handovers: arguments.handovers,
         sas: arguments.sas.clone(),
         rivals: arguments.rivals,

@@ -134,7 +134,7 @@ fn draw_row(out: &mut String, axis: &Axis, results: &Results, series: &Series, t
         series.system.remark()
     );
     let class = match series.system {
-        System::HoldfastKill => "ours",
+        System::HoldfastKill | System::HoldfastBrisk => "ours",
         System::HoldfastHandover => "planned",
         _ => "theirs",
     };

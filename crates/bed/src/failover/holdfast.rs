@@ -53,6 +53,7 @@ pub(crate) struct Holdfast {
     swarm: Swarm,
     cluster: Cluster,
     bed: Bed,
+    profile: Profile,
     caused: Vec<Caused>,
     sas: u32,
 }
@@ -84,6 +85,7 @@ impl Holdfast {
             swarm,
             cluster,
             bed,
+            profile,
             caused: Vec::new(),
             sas: 1,
         };
@@ -186,10 +188,15 @@ impl Holdfast {
             let system = match kind {
                 Kind::Handover => System::HoldfastHandover,
                 Kind::Kill => {
+                    let killed = if self.profile == Profile::Brisk {
+                        System::HoldfastBrisk
+                    } else {
+                        System::HoldfastKill
+                    };
                     let parts =
                         |(member, log): (u8, &Vec<_>)| cut(measured.at, end, member, log, &wire);
                     measured.parts = log.and_then(parts);
-                    System::HoldfastKill
+                    killed
                 }
             };
             results.add(system, sas, measured);

@@ -5,6 +5,7 @@
 //!   start all --> per round: kill Holdfast's owner, kill keepalived's master,
 //!                 now and then a strongSwan gateway (DPD, ha plugin)
 //!             --> handovers --> grow to 1000 SAs: kills, handovers --> grow again
+//!             --> a second cluster with brisk timing: kills
 //!             --> captures and logs --> parts, summaries, CSV, JSON, chart
 //! ```
 //!
@@ -52,6 +53,8 @@ pub struct FailoverOptions {
     pub profile: Profile,
     /// Kills of the owner for each number of SAs.
     pub kills: usize,
+    /// Kills of the owner of a second cluster with one SA and `brisk` timing.
+    pub brisk_kills: usize,
     /// Handovers for each number of SAs.
     pub handovers: usize,
     /// Numbers of Child SA pairs, ascending.
@@ -73,22 +76,55 @@ pub fn run(options: &FailoverOptions, progress: &mut dyn Progress) -> Result<Res
         unix_s: Wall::now().0 / 1_000_000_000,
         ..Results::default()
     };
-    progress
-        .tell("starting Holdfast: 3 members, a strongSwan client, 1 target, a 1 kHz prober ...");
-    let mut holdfast = Holdfast::start(&options.programs, options.profile)?;
-    let measured = perform(options, &mut holdfast, &mut results, progress);
+    with_cluster(options, options.profile, &mut results, progress, perform)?;
+    if options.brisk_kills > 0 {
+        with_cluster(options, Profile::Brisk, &mut results, progress, perform_brisk)?;
+    }
+    results.machine = Machine::this();
+    results.summarise();
+    Ok(results)
+}
+
+/// What is done to a cluster.
+type Performance =
+    fn(&FailoverOptions, &mut Holdfast, &mut Results, &mut dyn Progress) -> Result<(), BedError>;
+
+/// Starts a cluster with `profile`, does `what` to it and adds what was found to `results`.
+fn with_cluster(
+    options: &FailoverOptions,
+    profile: Profile,
+    results: &mut Results,
+    progress: &mut dyn Progress,
+    what: Performance,
+) -> Result<(), BedError> {
+    progress.tell(&format!(
+        "starting Holdfast, {} timing: 3 members, a strongSwan client, 1 target, a 1 kHz prober ...",
+        profile.name()
+    ));
+    let mut holdfast = Holdfast::start(&options.programs, profile)?;
+    let measured = what(options, &mut holdfast, results, progress);
     if measured.is_err() {
         progress.tell(&format!("the members' last words:\n{}", holdfast.last_words()));
     }
     if let Some(folder) = &options.keep {
-        holdfast.keep(folder)?;
+        holdfast.keep(&folder.join(profile.name()))?;
     }
     measured?;
     progress.tell("reading captures and logs ...");
-    holdfast.finish(&mut results)?;
-    results.machine = Machine::this();
-    results.summarise();
-    Ok(results)
+    holdfast.finish(results)
+}
+
+fn perform_brisk(
+    options: &FailoverOptions,
+    holdfast: &mut Holdfast,
+    _: &mut Results,
+    progress: &mut dyn Progress,
+) -> Result<(), BedError> {
+    for round in 0..options.brisk_kills {
+        let outage_ms = holdfast.kill_owner()?;
+        progress.tell(&format!("     1 SA, brisk  kill {:>3}: {outage_ms:8.1} ms", round + 1));
+    }
+    Ok(())
 }
 
 fn perform(

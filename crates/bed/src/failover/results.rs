@@ -13,6 +13,8 @@ use std::fmt::Write;
 pub enum System {
     /// Holdfast, its owner killed.
     HoldfastKill,
+    /// Holdfast with its `brisk` timing, its owner killed.
+    HoldfastBrisk,
     /// Holdfast, ownership handed over on purpose.
     HoldfastHandover,
     /// keepalived, its master's host powered off.
@@ -28,6 +30,7 @@ impl System {
     pub fn key(&self) -> &'static str {
         match self {
             Self::HoldfastKill => "holdfast_kill",
+            Self::HoldfastBrisk => "holdfast_brisk_kill",
             Self::HoldfastHandover => "holdfast_handover",
             Self::Keepalived => "keepalived",
             Self::StrongswanHa => "strongswan_ha",
@@ -39,6 +42,7 @@ impl System {
     pub fn title(&self) -> &'static str {
         match self {
             Self::HoldfastKill => "Holdfast, kill -9 of the owner",
+            Self::HoldfastBrisk => "Holdfast, the same, brisk timing",
             Self::HoldfastHandover => "Holdfast, handover",
             Self::Keepalived => "keepalived VRRP, advert 10 ms",
             Self::StrongswanHa => "strongSwan ha plugin, heartbeat 100 ms",
@@ -49,7 +53,7 @@ impl System {
     /// What it carries on, and under which conditions.
     pub fn remark(&self) -> &'static str {
         match self {
-            Self::HoldfastKill => "same SAs, quorum of three",
+            Self::HoldfastKill | Self::HoldfastBrisk => "same SAs, quorum of three",
             Self::HoldfastHandover => "same SAs, planned",
             Self::Keepalived => "a bare address: no SA, no quorum",
             Self::StrongswanHa => "grows with the traffic before (3 s here)",
