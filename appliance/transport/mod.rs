@@ -18,11 +18,13 @@
 //!   answer is dialled again with growing pauses;
 //! * whoever is refused is counted under a [`Refusal`].
 
+mod arrivals;
 mod channel;
 mod frame;
 mod greeting;
 mod refusal;
 
+pub(crate) use arrivals::{ArrivalLimits, Arrivals};
 pub(crate) use channel::{Channel, Drained, End, QueueLimits};
 pub use refusal::{Refusal, RefusalCounters};
 
@@ -30,9 +32,9 @@ use crate::pki::{Credentials, belongs_to, expected_name};
 use greeting::{GREETING_BYTES, Greeting};
 use holdfast_packet::Nanos;
 use holdfast_replica::Lane;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use rustls::{ClientConnection, ServerConnection};
+use rustls::ClientConnection;
 use socket2::SockRef;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -45,8 +47,14 @@ const LANES: [Lane; 3] = [Lane::Heartbeat, Lane::Append, Lane::Snapshot];
 /// Tokens of connections that are made; those that arrive get the ones behind.
 const DIALLED_TOKENS: usize = 64;
 
-/// Connections that arrived and have not greeted: three lanes of seven members, twice.
-const STRANGERS_MAX: usize = 42;
+/// What arrives is only read from.
+const ARRIVALS: ArrivalLimits = ArrivalLimits {
+    // Three lanes of seven members, twice.
+    strangers: 42,
+    introduction_ms: GREETING_MS,
+    queue: QueueLimits { messages: 0, bytes: 0 },
+    message_bytes: GREETING_BYTES,
+};
 
 /// First and longest pause before a member is dialled again.
 const REDIAL_MS: (u64, u64) = (5, 200);
@@ -93,17 +101,14 @@ pub struct Transport {
     own: u64,
     registry: Registry,
     credentials: Credentials,
-    listener: TcpListener,
     first_token: usize,
-    next_arrival: usize,
     peers: BTreeMap<u64, SocketAddr>,
     /// Ids that were removed from the cluster.
     retired: BTreeSet<u64>,
     dialled: BTreeMap<Token, Dialled>,
-    arrived: BTreeMap<Token, Arrived>,
-    unread: BTreeSet<Token>,
+    /// Connections to read from, by member and lane.
+    arrivals: Arrivals<(u64, Lane)>,
     events: VecDeque<TransportEvent>,
-    refusals: RefusalCounters,
     dropped_messages: u64,
 }
 
@@ -124,16 +129,6 @@ enum DialState {
     Connecting { channel: Box<Channel>, deadline: Nanos },
     Shaking { channel: Box<Channel>, deadline: Nanos },
     Up { channel: Box<Channel> },
-}
-
-/// A connection that arrived, to read from.
-#[derive(Debug)]
-struct Arrived {
-    channel: Box<Channel>,
-    from: SocketAddr,
-    /// Who it is, once it greeted.
-    greeted: Option<(u64, Lane)>,
-    deadline: Nanos,
 }
 
 const fn queue_limits(lane: Lane) -> QueueLimits {
@@ -171,8 +166,9 @@ impl Transport {
         registry: Registry,
         first_token: usize,
     ) -> io::Result<Self> {
-        let mut listener = TcpListener::bind(address)?;
-        registry.register(&mut listener, Token(first_token), Interest::READABLE)?;
+        let tokens = (Token(first_token), first_token.saturating_add(DIALLED_TOKENS));
+        let (doors, keys) = (registry.try_clone()?, credentials.clone());
+        let arrivals = Arrivals::bind("member", address, tokens, ARRIVALS, keys, doors)?;
         let lanes = peers.keys().flat_map(|peer| LANES.map(|lane| (*peer, lane)));
         let dialled = lanes.enumerate().map(|(number, (peer, lane))| {
             let token = Token(first_token.saturating_add(1).saturating_add(number));
@@ -184,16 +180,12 @@ impl Transport {
             own,
             registry,
             credentials,
-            listener,
             first_token,
-            next_arrival: first_token.saturating_add(DIALLED_TOKENS),
             peers,
             retired: BTreeSet::new(),
             dialled,
-            arrived: BTreeMap::new(),
-            unread: BTreeSet::new(),
+            arrivals,
             events: VecDeque::new(),
-            refusals: RefusalCounters::default(),
             dropped_messages: 0,
         })
     }
@@ -206,8 +198,7 @@ impl Transport {
         let moved = |id: &u64| self.peers.get(id) != peers.get(id);
         let stale: BTreeSet<u64> = self.peers.keys().copied().filter(moved).collect();
         self.dialled.retain(|_, dialled| !stale.contains(&dialled.peer));
-        self.arrived
-            .retain(|_, arrived| arrived.greeted.is_none_or(|(from, _)| !retired.contains(&from)));
+        self.arrivals.retain(|(from, _)| !retired.contains(&from));
         let known: BTreeSet<u64> = self.dialled.values().map(|dialled| dialled.peer).collect();
         for peer in peers.keys().copied().filter(|peer| !known.contains(peer)) {
             for lane in LANES {
@@ -236,13 +227,13 @@ impl Transport {
     /// # Errors
     /// What the system says.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.arrivals.local_address()
     }
 
     /// Refused connections by reason.
     #[must_use]
     pub const fn refusals(&self) -> &RefusalCounters {
-        &self.refusals
+        &self.arrivals.refusals
     }
 
     /// Messages that were dropped because no connection stood or its queue was full.
@@ -286,10 +277,10 @@ impl Transport {
     /// Takes an event of the poll.
     pub fn handle_event(&mut self, now: Nanos, token: Token) {
         if token.0 == self.first_token {
-            self.accept(now);
+            self.arrivals.accept(now);
         } else if self.dialled.contains_key(&token) {
             self.progress_dialled(now, token);
-        } else if self.arrived.contains_key(&token) {
+        } else {
             self.read_arrived(now, token);
         }
     }
@@ -297,12 +288,12 @@ impl Transport {
     /// Whether [`Transport::handle_unread`] has something to do without any event.
     #[must_use]
     pub fn has_unread(&self) -> bool {
-        !self.unread.is_empty()
+        self.arrivals.has_unread()
     }
 
     /// Reads on where a turn ended before everything was read.
     pub fn handle_unread(&mut self, now: Nanos) {
-        for token in std::mem::take(&mut self.unread) {
+        for token in self.arrivals.take_unread() {
             self.read_arrived(now, token);
         }
     }
@@ -317,8 +308,7 @@ impl Transport {
             }
             DialState::Up { .. } => None,
         });
-        let strangers = self.arrived.values().filter(|a| a.greeted.is_none()).map(|a| a.deadline);
-        dialled.chain(strangers).min()
+        dialled.chain(self.arrivals.poll_timeout()).min()
     }
 
     /// Dials who is due and gives up what took too long.
@@ -336,12 +326,7 @@ impl Transport {
                 _ => {}
             }
         }
-        let late = |arrived: &Arrived| arrived.greeted.is_none() && arrived.deadline <= now;
-        let late: Vec<Token> =
-            self.arrived.iter().filter(|(_, a)| late(a)).map(|(token, _)| *token).collect();
-        for token in late {
-            self.arrived_end(token, &End::Refused(Refusal::GreetingLate));
-        }
+        self.arrivals.handle_timeout(now);
     }
 
     /// Says goodbye to everybody.
@@ -459,7 +444,7 @@ impl Transport {
         match end {
             End::Refused(refusal) => {
                 dialled.state = DialState::Waiting { until: now.plus_ms(REFUSED_REDIAL_MS) };
-                if let Some(count) = self.refusals.add(refusal) {
+                if let Some(count) = self.arrivals.refusals.add(refusal) {
                     tracing::warn!(member = peer, reason = refusal.name(), count, "member refused");
                 }
             }
@@ -473,71 +458,26 @@ impl Transport {
         }
     }
 
-    fn accept(&mut self, now: Nanos) {
-        loop {
-            match self.listener.accept() {
-                Ok((stream, from)) => self.welcome(now, stream, from),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a member's connection");
-                    return;
-                }
-            }
-        }
-    }
-
-    fn welcome(&mut self, now: Nanos, mut stream: TcpStream, from: SocketAddr) {
-        if self.arrived.values().filter(|a| a.greeted.is_none()).count() >= STRANGERS_MAX {
-            self.refusals.add(Refusal::TooManyStrangers);
-            return;
-        }
-        let token = Token(self.next_arrival);
-        self.next_arrival = self.next_arrival.wrapping_add(1).max(self.first_token);
-        let open = || -> io::Result<Box<Channel>> {
-            prepare(&stream)?;
-            self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-            let tls = ServerConnection::new(self.credentials.server()).map_err(io::Error::other)?;
-            let limits = QueueLimits { messages: 0, bytes: 0 };
-            Ok(Box::new(Channel::new(stream, tls.into(), limits, GREETING_BYTES)))
-        };
-        match open() {
-            Ok(channel) => {
-                let deadline = now.plus_ms(GREETING_MS);
-                self.arrived.insert(token, Arrived { channel, from, greeted: None, deadline });
-            }
-            Err(error) => tracing::warn!(%from, %error, "cannot take a member's connection"),
-        }
-    }
-
     fn read_arrived(&mut self, now: Nanos, token: Token) {
-        let Some(arrived) = self.arrived.get_mut(&token) else { return };
-        let outcome = arrived.channel.read().and_then(|drained| {
-            arrived.channel.flush()?;
-            Ok(drained)
-        });
-        if let Err(end) = self.take_messages(now, token) {
-            return self.arrived_end(token, &end);
-        }
-        match outcome {
+        let outcome = self.arrivals.pump(token);
+        // What arrived before the end counts.
+        match self.take_messages(now, token).and(outcome) {
             Ok(Drained::Wholly) => {}
-            Ok(Drained::Partly) => {
-                self.unread.insert(token);
-            }
+            Ok(Drained::Partly) => self.arrivals.mark_unread(token),
             Err(end) => self.arrived_end(token, &end),
         }
     }
 
     fn take_messages(&mut self, now: Nanos, token: Token) -> Result<(), End> {
-        while let Some(arrived) = self.arrived.get_mut(&token) {
-            let Some(bytes) = arrived.channel.next_message()? else { break };
+        while let Some(bytes) = self.arrivals.next_message(token)? {
             self.take_message(now, token, bytes).map_err(End::Refused)?;
         }
         Ok(())
     }
 
     fn take_message(&mut self, now: Nanos, token: Token, bytes: Vec<u8>) -> Result<(), Refusal> {
-        let Some(arrived) = self.arrived.get_mut(&token) else { return Ok(()) };
-        if let Some((from, _)) = arrived.greeted {
+        let Some(arrived) = self.arrivals.get_mut(token) else { return Ok(()) };
+        if let Some((from, _)) = arrived.who {
             self.events.push_back(TransportEvent::Message { from, bytes });
             return Ok(());
         }
@@ -548,7 +488,7 @@ impl Transport {
             return Err(Refusal::WrongMember);
         }
         if self.retired.contains(&greeting.from) {
-            if self.refusals.count(Refusal::RetiredMember) == 0 {
+            if self.arrivals.refusals.count(Refusal::RetiredMember) == 0 {
                 let member = greeting.from;
                 tracing::warn!(
                     member,
@@ -558,11 +498,8 @@ impl Transport {
             }
             return Err(Refusal::RetiredMember);
         }
-        let who = (greeting.from, greeting.lane);
         arrived.channel.allow(message_bytes_max(greeting.lane));
-        arrived.greeted = Some(who);
-        // A member that dials anew has given the earlier connection up.
-        self.arrived.retain(|other, earlier| *other == token || earlier.greeted != Some(who));
+        self.arrivals.introduce(token, (greeting.from, greeting.lane));
         self.dial_soon(now, greeting.from);
         Ok(())
     }
@@ -578,15 +515,7 @@ impl Transport {
     }
 
     fn arrived_end(&mut self, token: Token, end: &End) {
-        self.unread.remove(&token);
-        let Some(arrived) = self.arrived.remove(&token) else { return };
-        let from = arrived.from;
-        if let End::Refused(refusal) = end
-            && let Some(count) = self.refusals.add(*refusal)
-        {
-            tracing::warn!(%from, reason = refusal.name(), count, "connection refused");
-        }
-        if let Some((member, lane)) = arrived.greeted {
+        if let Some((member, lane)) = self.arrivals.end(token, end) {
             tracing::debug!(member, ?lane, "connection of a member ended");
             self.events.push_back(TransportEvent::Down(member));
         }

@@ -213,12 +213,12 @@ fn a_silent_stranger_is_given_up_in_time() {
     let folder = authority(&[1, 2]);
     let (mut a, _) = pair(folder.path());
     let silent = StdStream::connect(a.transport.local_address().unwrap()).unwrap();
-    run_until(&mut [&mut a], |ends| !ends[0].transport.arrived.is_empty());
+    run_until(&mut [&mut a], |ends| !ends[0].transport.arrivals.is_empty());
     let later = clock::now().plus_ms(GREETING_MS + 1);
     assert!(a.transport.poll_timeout().unwrap() <= later);
     a.transport.handle_timeout(later);
     assert_eq!(a.transport.refusals().count(Refusal::GreetingLate), 1);
-    assert!(a.transport.arrived.is_empty());
+    assert!(a.transport.arrivals.is_empty());
     drop(silent);
 }
 
