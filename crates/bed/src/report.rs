@@ -1,6 +1,7 @@
 //! The demo's findings as one JSON object, and which promises they keep.
 
 use crate::time::rounded;
+use crate::wire::ToldRepeat;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -46,6 +47,11 @@ pub struct Report {
     pub duplicate_spi_seq: u64,
     /// ESP packets on the outside wire that repeat an SPI and IV.
     pub duplicate_spi_iv: u64,
+    /// ESP frames seen a second time, every captured byte the same and from the same sender: not in
+    /// the two figures above.
+    pub repeated_frames: u64,
+    /// The first of all these, with times, senders and missing neighbours.
+    pub repeats: Vec<ToldRepeat>,
     /// Packets on the outside wire that belong into the tunnel.
     pub clear_packets_outside: u64,
     /// Packets of targets on the outside wire, and answers that went around the members.

@@ -2,12 +2,17 @@
 //!
 //! Pure: frames in, findings out.
 
+mod repeats;
+
+pub use repeats::{Repeats, ToldRepeat};
+
 use crate::capture::{CaptureFile, read_frames};
 use crate::error::BedError;
 use crate::frame::{Content, Esp, Frame, Ike, Ipv4, parse_ethernet, parse_ipv4};
 use crate::time::Wall;
 use crate::topology::{COMMON, INSIDE, is_member_mac, member_inside_mac};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::Ipv4Addr;
 
 /// Who sent a frame, known by the port it entered the wire through.
@@ -19,6 +24,16 @@ pub enum Sender {
     Member(u8),
     /// A target, by number.
     Target(u8),
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client => f.write_str("a client"),
+            Self::Member(number) => write!(f, "member {number}"),
+            Self::Target(number) => write!(f, "target {number}"),
+        }
+    }
 }
 
 /// A capture and whose frames it holds.
@@ -53,10 +68,8 @@ pub struct IkeMessage {
 /// Findings about the outside wire.
 #[derive(Debug, Default)]
 pub struct OutsideWire {
-    /// ESP packets that repeat an SPI and sequence number.
-    pub duplicate_spi_seq: u64,
-    /// ESP packets that repeat an SPI and IV.
-    pub duplicate_spi_iv: u64,
+    /// ESP packets that repeat an SPI with a sequence number or an IV.
+    pub repeats: Repeats,
     /// Packets that should have been inside the tunnel.
     pub clear_packets: u64,
     /// Of these, sent by members.
@@ -75,8 +88,6 @@ pub struct OutsideWire {
     pub passed_on: u64,
     /// Frames seen.
     pub frames: u64,
-    seen_numbers: HashSet<(u32, u32)>,
-    seen_ivs: HashSet<(u32, u64)>,
 }
 
 impl OutsideWire {
@@ -103,7 +114,7 @@ impl OutsideWire {
                 }
             }
             Some(Frame::Ipv4(_)) if is_passed_on(sender, frame) => self.passed_on += 1,
-            Some(Frame::Ipv4(packet)) => self.take_ipv4(at, sender, &packet),
+            Some(Frame::Ipv4(packet)) => self.take_ipv4(at, sender, &packet, frame),
             Some(Frame::Other) | None => {}
         }
     }
@@ -115,7 +126,7 @@ impl OutsideWire {
         self.esp_of_member.values_mut().for_each(|times| times.sort());
     }
 
-    fn take_ipv4(&mut self, at: Wall, sender: Sender, packet: &Ipv4) {
+    fn take_ipv4(&mut self, at: Wall, sender: Sender, packet: &Ipv4, frame: &[u8]) {
         let clear = u64::from(is_clear(packet));
         self.clear_packets += clear;
         if let Sender::Member(_) = sender {
@@ -124,16 +135,13 @@ impl OutsideWire {
         self.target_packets += u64::from(is_from_target(packet, sender));
         match packet.content {
             Content::Ike(header) => self.ike.push(IkeMessage { at, sender, header }),
-            Content::Esp(esp) => self.take_esp(at, sender, esp),
+            Content::Esp(esp) => self.take_esp(at, sender, esp, frame),
             _ => {}
         }
     }
 
-    fn take_esp(&mut self, at: Wall, sender: Sender, esp: Esp) {
-        let number_is_new = self.seen_numbers.insert((esp.spi, esp.sequence));
-        let iv_is_new = self.seen_ivs.insert((esp.spi, esp.iv));
-        self.duplicate_spi_seq += u64::from(!number_is_new);
-        self.duplicate_spi_iv += u64::from(!iv_is_new);
+    fn take_esp(&mut self, at: Wall, sender: Sender, esp: Esp, frame: &[u8]) {
+        self.repeats.take(at, sender, esp, frame);
         match sender {
             Sender::Member(member) => self.esp_of_member.entry(member).or_default().push(at),
             Sender::Client => self.esp_of_client += 1,

@@ -83,6 +83,7 @@ fn perform(arguments: &Arguments) -> Result<bool, BedError> {
 fn print_findings(report: &Report) {
     println!("\n{}", report.table());
     report.troubles.iter().for_each(|trouble| println!("trouble: {trouble}"));
+    report.repeats.iter().for_each(|repeat| println!("repeat: {repeat}"));
     report.not_done.iter().for_each(|what| println!("not done: {what}"));
     println!(
         "{} kills, {} zombies, {} partitions, {} handovers ({} refused), {} changes of owner, {} rekeys, \
@@ -97,8 +98,12 @@ fn print_findings(report: &Report) {
         report.negotiations
     );
     println!(
-        "{} downloads whole, {} failed, {} TCP resets; {} ESP packets",
-        report.downloads, report.downloads_failed, report.tcp_resets, report.esp_packets
+        "{} downloads whole, {} failed, {} TCP resets; {} ESP packets, {} frames of them seen twice",
+        report.downloads,
+        report.downloads_failed,
+        report.tcp_resets,
+        report.esp_packets,
+        report.repeated_frames
     );
     println!("\npromises (seed {})", report.seed);
     for promise in &report.promises {

@@ -105,6 +105,7 @@ fn print_findings(report: &Report) {
         "median outage {:.1} ms (quiet before: longest gap {:.1} ms), {} timing",
         report.outage_median_ms, report.baseline.longest_gap_ms, report.profile
     );
+    report.repeats.iter().for_each(|repeat| println!("repeat: {repeat}"));
     println!("\npromises");
     report.promises.iter().for_each(|promise| print_promise(promise, "BROKEN"));
     println!("expected on a shared two-core machine");

@@ -442,7 +442,7 @@ impl Storm {
         let wire = OutsideWire::read(&outside)?;
         let mut speech = Speech::read(&outside, &inside)?;
         let delivered: Vec<&Path> = deliveries.iter().map(|file| file.path.as_path()).collect();
-        report.add_wires(&wire, &speech.owners(), &Deliveries::read(&delivered)?);
+        report.add_wires(begin, &wire, &speech.owners(), &Deliveries::read(&delivered)?);
         report.negotiations += wire.negotiations(begin, end);
         report.rekeys += wire.rekeys();
         report.episodes.extend(episodes);

@@ -6,7 +6,7 @@ use super::speech::Owners;
 use crate::failover::stats::Summary;
 use crate::report::{Machine, Promise};
 use crate::time::Wall;
-use crate::wire::OutsideWire;
+use crate::wire::{OutsideWire, ToldRepeat};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -65,6 +65,11 @@ pub struct Report {
     pub duplicate_spi_seq: u64,
     /// ESP packets that repeat an SPI and IV.
     pub duplicate_spi_iv: u64,
+    /// ESP frames seen a second time, every captured byte the same and from the same sender: not in
+    /// the two figures above.
+    pub repeated_frames: u64,
+    /// The first of all these, with times, senders and missing neighbours.
+    pub repeats: Vec<ToldRepeat>,
     /// ESP packets seen.
     pub esp_packets: u64,
     /// ESP packets of the client that a stranger sent again after faults.
@@ -137,10 +142,18 @@ impl Report {
         }
     }
 
-    /// Adds what the captures of one act show.
-    pub fn add_wires(&mut self, wire: &OutsideWire, owners: &Owners, deliveries: &Deliveries) {
-        self.duplicate_spi_seq += wire.duplicate_spi_seq;
-        self.duplicate_spi_iv += wire.duplicate_spi_iv;
+    /// Adds what the captures of one act show, which began at `begin`.
+    pub fn add_wires(
+        &mut self,
+        begin: Wall,
+        wire: &OutsideWire,
+        owners: &Owners,
+        deliveries: &Deliveries,
+    ) {
+        self.duplicate_spi_seq += wire.repeats.duplicate_numbers;
+        self.duplicate_spi_iv += wire.repeats.duplicate_ivs;
+        self.repeated_frames += wire.repeats.repeated_frames;
+        self.repeats.extend(wire.repeats.told(begin));
         self.esp_packets += wire.esp_of_client
             + wire.esp_of_member.values().map(|times| times.len() as u64).sum::<u64>();
         self.clear_packets += wire.clear_packets_of_members;

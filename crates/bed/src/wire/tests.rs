@@ -50,13 +50,13 @@ fn a_repeated_number_is_found_across_members_and_another_spi_is_innocent() {
         (2, FIRST, esp_frame(8, 1, 1)),
         (3, SECOND, esp_frame(7, 1, 2)),
     ]);
-    assert_eq!((wire.duplicate_spi_seq, wire.duplicate_spi_iv), (1, 0));
+    assert_eq!((wire.repeats.duplicate_numbers, wire.repeats.duplicate_ivs), (1, 0));
 }
 
 #[test]
 fn a_repeated_iv_is_found_even_under_a_new_number() {
     let wire = wire(&[(1, FIRST, esp_frame(7, 1, 9)), (2, SECOND, esp_frame(7, 2, 9))]);
-    assert_eq!((wire.duplicate_spi_seq, wire.duplicate_spi_iv), (0, 1));
+    assert_eq!((wire.repeats.duplicate_numbers, wire.repeats.duplicate_ivs), (0, 1));
 }
 
 #[test]
@@ -94,7 +94,10 @@ fn what_a_member_passes_on_to_another_is_not_its_own() {
     let mut passed_on = sealed.clone();
     passed_on[..6].copy_from_slice(&member_outside_mac(2));
     let wire = wire(&[(1, Sender::Client, sealed), (2, FIRST, passed_on)]);
-    assert_eq!((wire.passed_on, wire.duplicate_spi_seq, wire.esp_of_member.len()), (1, 0, 0));
+    assert_eq!(
+        (wire.passed_on, wire.repeats.duplicate_numbers, wire.esp_of_member.len()),
+        (1, 0, 0)
+    );
 }
 
 #[test]
@@ -184,7 +187,7 @@ fn files_of_several_ports_become_one_wire_in_order_of_time() {
     ];
     let wire = OutsideWire::read(&taps).expect("readable");
     assert_eq!(wire.ownership().iter().map(|a| a.member).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!((wire.frames, wire.esp_from_non_owner(), wire.duplicate_spi_seq), (4, 0, 0));
+    assert_eq!((wire.frames, wire.esp_from_non_owner(), wire.repeats.duplicate_numbers), (4, 0, 0));
 }
 
 #[test]
