@@ -17,7 +17,7 @@
 
 use arrayvec::ArrayVec;
 use holdfast_dpdk_wrap::{
-    DpdkError, Eal, EalConfig, Hugepages, Mbuf, Mempool, MempoolOptions, Port, PortOptions,
+    Device, DpdkError, Eal, EalConfig, Hugepages, Mbuf, Mempool, MempoolOptions, Port, PortOptions,
     QueuePair, RegisteredThread, Started,
 };
 use holdfast_packet::{BURST, HeapBuf, MacAddr, PacketBuf, Port as PacketPort};
@@ -28,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 mod own_process;
-use own_process::{Namespace, in_own_process, in_own_process_through};
+use own_process::{Namespace, in_own_process, in_own_process_through, succeeds};
 
 type Burst = ArrayVec<Mbuf, BURST>;
 
@@ -246,6 +246,36 @@ fn frames_cross_the_kernel_on_a_veth_pair() {
     });
 }
 
+#[test]
+fn what_a_link_refuses_waits_in_the_ring_unless_the_interface_has_a_queue() {
+    let pairs = [("dw-a", "dw-b"), ("dw-c", "dw-d")];
+    let Some(namespace) = Namespace::with_veths("dw-ring", &pairs) else { return };
+    let name = "what_a_link_refuses_waits_in_the_ring_unless_the_interface_has_a_queue";
+    in_own_process_through(&namespace.prefix(), name, || {
+        assert!(succeeds(&["tc", "qdisc", "add", "dev", "dw-a", "root", "pfifo"]), "a queue");
+        let queued = "net_af_packet0,iface=dw-a".parse::<Device>().unwrap().queued().to_string();
+        let far_ends = ["net_af_packet2,iface=dw-b", "net_af_packet3,iface=dw-d"];
+        let eal = start(&[&queued, "net_af_packet1,iface=dw-c", far_ends[0], far_ends[1]]);
+        let pool = Mempool::new(eal, "pool", &MempoolOptions::default()).unwrap();
+        let [mut a, mut c, mut b, mut d] =
+            [0, 1, 2, 3].map(|n| started(eal, &format!("net_af_packet{n}"), pool).1);
+        let set_links = |state| {
+            for end in ["dw-b", "dw-d"] {
+                assert!(succeeds(&["ip", "link", "set", end, state]), "{end} {state}");
+            }
+        };
+        let (stale, fresh) = (frame(1, 100), frame(2, 100));
+        set_links("down");
+        for port in [&mut a, &mut c] {
+            let mut burst: Burst = std::iter::once(filled(port, &stale)).collect();
+            assert_eq!(port.tx(&mut burst), 1, "taken, whatever becomes of it");
+        }
+        set_links("up");
+        assert_eq!(first_to_arrive(&mut a, &mut b, &fresh), fresh, "behind a queue nothing waits");
+        assert_eq!(first_to_arrive(&mut c, &mut d, &fresh), stale, "the driver's default: late");
+    });
+}
+
 // ---- ports and frames ----------------------------------------------------------------------
 
 /// An environment without hugepages: a test takes nothing from the machine that it keeps.
@@ -287,6 +317,22 @@ fn receive(queue: &mut QueuePair, count: usize) -> Vec<Vec<u8>> {
         frames.extend(ours.map(|mbuf| mbuf.bytes().to_vec()));
     }
     frames
+}
+
+/// Sends `bytes` again and again until a frame arrives, and yields the first that did.
+fn first_to_arrive(from: &mut QueuePair, to: &mut QueuePair, bytes: &[u8]) -> Vec<u8> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "nothing arrives");
+        let mut burst: Burst = std::iter::once(filled(from, bytes)).collect();
+        from.tx(&mut burst);
+        burst.clear();
+        to.rx(&mut burst);
+        let ours = burst.iter().find(|mbuf| mbuf.bytes().get(12..14) == Some(&OUR_TYPE));
+        if let Some(mbuf) = ours {
+            return mbuf.bytes().to_vec();
+        }
+    }
 }
 
 /// IEEE 802 local experimental Ethernet type.

@@ -3,8 +3,8 @@
 use super::{WorkerError, WorkerPlan};
 use crate::config;
 use holdfast_dpdk_wrap::{
-    Device, Eal, EalConfig, Hugepages, Mempool, MempoolOptions, Port, PortOptions, PortStatistics,
-    QueuePair, Started,
+    Device, DpdkError, Eal, EalConfig, Hugepages, Mempool, MempoolOptions, Port, PortOptions,
+    PortStatistics, QueuePair, Started,
 };
 use holdfast_packet::{BURST, MacAddr, Port as _};
 use std::fs;
@@ -73,10 +73,9 @@ pub(super) fn open(plan: &WorkerPlan) -> Result<Ports, WorkerError> {
     if needed_mb > u64::from(plan.dpdk.memory_mb) {
         return Err(WorkerError::TooLittleMemory { needed_mb, memory_mb: plan.dpdk.memory_mb });
     }
-    let outside: Device = plan.outside.device.parse()?;
-    let inside: Device = plan.inside.device.parse()?;
-    let local: Option<Device> =
-        plan.local.as_ref().map(|local| local.device.parse()).transpose()?;
+    let outside = device(&plan.outside.device)?;
+    let inside = device(&plan.inside.device)?;
+    let local = plan.local.as_ref().map(|local| device(&local.device)).transpose()?;
     let eal = Eal::start(&EalConfig {
         hugepages: match plan.dpdk.hugepages {
             config::Hugepages::Auto => Hugepages::Auto,
@@ -103,6 +102,12 @@ pub(super) fn open(plan: &WorkerPlan) -> Result<Ports, WorkerError> {
     }
     let queues = outside_queues.into_iter().zip(inside_queues).collect();
     Ok(Ports { eal, outside, inside, local: way, local_queues, queues })
+}
+
+/// A device as the configuration names it. A frame must not wait for a link: it would leave in the
+/// name of an owner of the past.
+fn device(text: &str) -> Result<Device, DpdkError> {
+    text.parse().map(Device::queued)
 }
 
 fn start(

@@ -27,6 +27,20 @@ impl Device {
         self.arguments.split(',').find_map(|argument| argument.strip_prefix("iface="))
     }
 
+    /// The same device, its frames going through the queue that the kernel's interface has, where the
+    /// driver sits on one and its arguments do not say.
+    ///
+    /// `net_af_packet` goes around that queue by default. What a link without carrier refuses then
+    /// waits in its ring, and all of it leaves when the link is back: long after it was made.
+    #[must_use]
+    pub fn queued(mut self) -> Self {
+        let says = self.arguments.contains(",qdisc_bypass=");
+        if self.name.starts_with("net_af_packet") && !says {
+            self.arguments.push_str(",qdisc_bypass=0");
+        }
+        self
+    }
+
     /// True for a virtual device, false for one on the PCI bus.
     pub const fn is_virtual(&self) -> bool {
         self.is_virtual
@@ -94,6 +108,15 @@ mod tests {
         assert_eq!(device.to_string(), "net_af_packet0,iface=out0,framesz=4096");
         assert_eq!(parsed("net_null1").to_string(), "net_null1");
         assert_eq!(parsed("net_null1").interface(), None);
+    }
+
+    #[test]
+    fn frames_go_through_the_kernels_queue_unless_the_arguments_say() {
+        let queued = |text| parsed(text).queued().to_string();
+        assert_eq!(queued("net_af_packet0,iface=a"), "net_af_packet0,iface=a,qdisc_bypass=0");
+        let around = "net_af_packet0,iface=a,qdisc_bypass=1";
+        assert_eq!(queued(around), around);
+        assert_eq!(queued("net_ring0"), "net_ring0");
     }
 
     #[test]

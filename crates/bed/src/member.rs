@@ -173,24 +173,6 @@ impl Cluster {
         Self::prepare_with(bed, options, Some(witness), None)
     }
 
-    /// Like [`Self::prepare`], with ports whose frames show in captures at the members' own ends
-    /// as well: they take the way through the kernel's queues.
-    ///
-    /// # Errors
-    /// When the tool refuses.
-    pub fn prepare_visible(bed: &Bed, options: ClusterOptions) -> Result<Self, BedError> {
-        let cluster = Self::prepare(bed, options)?;
-        for Member { config, .. } in &cluster.members {
-            let fault = |e| BedError::file("rewrite", config, e);
-            let text = fs::read_to_string(config).map_err(fault)?;
-            let text = ["outside", "inside"].iter().fold(text, |text, port| {
-                text.replace(&format!("iface={port}\""), &format!("iface={port},qdisc_bypass=0\""))
-            });
-            fs::write(config, text).map_err(fault)?;
-        }
-        Ok(cluster)
-    }
-
     /// Like [`Self::prepare`], for targets that run [`crate::follower::Followers`].
     ///
     /// # Errors

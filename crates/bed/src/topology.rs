@@ -214,6 +214,9 @@ impl Topology {
         batch += &self.link("mgmt", [0x02, 0x68, 0x66, 0x00, number, 0x03], mgmt);
         let _ = writeln!(batch, "addr add {}/24 dev mgmt", management_address(number));
         namespace.links(&batch)?;
+        for port in ["outside", "inside"] {
+            queue_like_a_card(namespace, port)?;
+        }
         self.plug(out, "outside")?;
         self.plug(inner, "inside")?;
         self.plug(mgmt, "management")
@@ -314,6 +317,13 @@ fn bridges() -> String {
 /// virtual ports: pings pass, TCP does not.
 fn offloads_off(namespace: &Namespace, device: &str) -> Result<(), BedError> {
     namespace.run(&["ethtool", "-K", device, "tx", "off", "tso", "off", "gso", "off"]).map(drop)
+}
+
+/// Gives a port a queue, as a real network card has one. Without it a frame the link refuses stays in
+/// the ring of its sender, which offers it again and again (a capture at that end sees each offer),
+/// and all that gathered behind it leaves when the link comes back, whoever owns the addresses then.
+fn queue_like_a_card(namespace: &Namespace, device: &str) -> Result<(), BedError> {
+    namespace.run(&["tc", "qdisc", "add", "dev", device, "root", "pfifo"]).map(drop)
 }
 
 fn nth<'a>(namespaces: &'a [Namespace], number: u8, kind: &str) -> Result<&'a Namespace, BedError> {

@@ -13,7 +13,8 @@ use std::sync::Arc;
 /// has ended (SIGSTOP, a paused virtual machine). So the lease is compared with the clock again right
 /// before each burst is given to the port: once per burst, not per packet. What is left is a stop
 /// between this look and the port taking the burst: at most one burst per port, whose numbers no
-/// other owner uses, and which the new owner's next announcement makes harmless.
+/// other owner uses, and which the new owner's next announcement makes harmless. The same goes for what
+/// a port has taken and its link not: a driver may keep it until the link is back.
 pub(crate) struct Guard {
     lease: LeaseCell,
     clock: fn() -> Nanos,

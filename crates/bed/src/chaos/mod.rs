@@ -148,13 +148,14 @@ impl Storm {
             profile: options.profile,
             connection_settings: connection_settings(),
         };
-        let mut cluster = Cluster::prepare_visible(&bed, cluster_options)?;
+        let mut cluster = Cluster::prepare(&bed, cluster_options)?;
         let faults = Faults::prepare(&bed)?;
+        // Members are captured before they run, so that the first owner's announcement is seen too;
+        // clients as soon as they are.
+        let mut captures = Captures::of_members(&bed)?;
         cluster.start_all(&bed)?;
         cluster.wait_for_owner(SETTLE_LIMIT)?;
         let stranger = Stranger::join(&bed.topology)?;
-        // Members are captured before anything goes through them, clients as soon as they are.
-        let mut captures = Captures::of_members(&bed)?;
         let mut clients = Vec::new();
         for number in 1..=CLIENTS {
             let folder = bed.folder(&format!("client{number}"));
