@@ -476,7 +476,7 @@ impl Controller {
     fn carry_out(&mut self) -> Result<(), ControllerError> {
         while let Some(output) = self.parts.member.poll_output() {
             match output {
-                Output::Lease(end) => self.parts.lease.set(end),
+                Output::Lease(end) => self.set_lease(end),
                 Output::SendPeer { to, lane, bytes } => {
                     self.parts.transport.send(clock::now(), to.0, lane, &bytes);
                 }
@@ -505,6 +505,20 @@ impl Controller {
         self.give_orders()
     }
 
+    /// A lease that begins does so behind the orders before it: no worker may use under it what it has
+    /// from an earlier ownership. One that goes on or ends does so at once.
+    fn set_lease(&mut self, end: Nanos) {
+        let begins = self.parts.lease.end() == Nanos::ZERO;
+        match end {
+            Nanos::ZERO => {
+                self.backlog.end_lease();
+                self.parts.lease.set(end);
+            }
+            end if begins => self.backlog.begin_lease(end),
+            end => self.parts.lease.set(end),
+        }
+    }
+
     fn connect_to(&mut self, peers: &BTreeMap<MemberId, String>, retired: &BTreeSet<MemberId>) {
         let mut addresses = BTreeMap::new();
         for (member, address) in peers {
@@ -526,6 +540,10 @@ impl Controller {
                 .map_err(|command| Order::Command(worker, command)),
             Order::Tables(tables) => {
                 parts.tables.publish(tables);
+                Ok(())
+            }
+            Order::Lease(end) => {
+                parts.lease.set(end);
                 Ok(())
             }
         });

@@ -5,7 +5,7 @@
 //!   Suspend  -->  Forwarding: open and seal nothing,   Hold --> Holding: keep what arrives,
 //!                 pass frames on, report where                  in order, at most so much and
 //!                 each SA stopped                               for so long
-//!        until, or Serve                                     Serve (the lease and its SAs are here)
+//!   Serve, or until: without any SA                        Serve (the lease and its SAs are here)
 //!            |                                                  |
 //!            v                                                  v
 //!         Serving                                        Releasing: the kept frames first
@@ -23,7 +23,9 @@
 //!
 //! Why a report is true (second law): a worker takes one command at a time. From `Suspend` on its
 //! packets are judged as without a lease, in the same poll and in all later ones, until it is told
-//! to serve; so neither a window nor a next number moves between the stop and the report.
+//! to serve; so neither a window nor a next number moves between the stop and the report. A worker
+//! that nobody told to serve in time forgets its SAs: what it reported may be in use elsewhere, or
+//! here again in SAs that are on their way to it.
 
 use crate::command::WorkerEvent;
 use crate::counters::Metric;
@@ -154,6 +156,7 @@ impl<P: Port> Nodes<P> {
             Stance::Forwarding { until, .. } => {
                 self.report_stopped(context);
                 if context.now >= until {
+                    self.sad.begin_clear();
                     self.handover.serve();
                 }
             }

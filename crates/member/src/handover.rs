@@ -317,10 +317,14 @@ impl Member {
     fn transfer(&mut self, now: Nanos) {
         let until = now.plus_ms(self.election_patience_ms());
         let Some(handover) = &mut self.handover else { return };
+        let settling = handover.is_settling();
         handover.enter(Phase::Transferring, until);
         let to = handover.to;
-        if self.replica.transfer_to(now, to).is_err() {
-            self.fail_handover("this member does not lead");
+        match self.replica.transfer_to(now, to) {
+            Ok(()) => {}
+            // Its numbers are settled: it must not go on in this ownership.
+            Err(error) if settling => self.take_back(now, &error.to_string()),
+            Err(error) => self.fail_handover(&error.to_string()),
         }
     }
 

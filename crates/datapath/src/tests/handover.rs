@@ -159,6 +159,25 @@ fn passing_on_ends_by_itself_and_then_only_the_lease_counts() {
 }
 
 #[test]
+fn a_suspension_that_runs_out_leaves_no_sa_behind_whatever_the_lease_says() {
+    let mut bench = Bench::new();
+    bench.outbound(&[reply(1)]);
+    let until = bench.now.plus_ms(1);
+    bench.command(WorkerCommand::Suspend { number: 7, to: OTHER, until });
+    poll_some(&mut bench);
+    assert!(report(&bench).1);
+    bench.now = until;
+    assert!(bench.outbound(&[reply(1)]).is_empty(), "its number may be another's");
+    poll_some(&mut bench);
+    assert!(bench.outbound(&[reply(1)]).is_empty());
+    assert_eq!((bench.metric(Metric::Sealed), bench.dropped(DropReason::NoSa)), (1, 2));
+    let anew = parameters(0, Encapsulation::Esp);
+    bench.install(&anew);
+    bench.poll();
+    assert_eq!(bench.outbound(&[reply(1)]).len(), 1, "an SA of a new ownership serves");
+}
+
+#[test]
 fn a_frame_is_never_passed_to_and_fro() {
     let mut bench = Bench::new();
     bench.tables.members = vec![OTHER];
