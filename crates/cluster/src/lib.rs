@@ -13,7 +13,7 @@
 //!                                                           next State     Vec<Effect>
 //!                                                       (records, numbers)  install, grant,
 //!                                                                           remove, refuse
-//!   State::snapshot() --> bytes --> State::restore()     for members that fell behind
+//!   State::freeze() --encode()--> bytes --> State::restore()     for members that fell behind
 //! ```
 //!
 //! # Contract
@@ -38,6 +38,7 @@ mod carry;
 mod codec;
 mod command;
 mod configuration;
+mod digest;
 mod effect;
 mod identity;
 pub mod level;
@@ -45,6 +46,7 @@ pub mod limits;
 mod membership;
 mod mutation;
 pub mod numbers;
+mod record_map;
 mod records;
 pub mod settlement;
 mod state;
@@ -63,4 +65,4 @@ pub use mutation::set_mutation;
 pub use mutation::{Mutation, mutated, small};
 pub use records::{ChildRecord, Hold, HoldKind, IkeRecord, Readiness, RecordName, Standing};
 pub use settlement::{SettleItem, Settlement};
-pub use state::State;
+pub use state::{Frozen, State};

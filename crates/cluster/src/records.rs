@@ -12,29 +12,49 @@
 //! of an earlier ownership is left. A record that could not be carried on is put under the new
 //! owner too, with a [`Hold`] that says why and for how long it is kept.
 
+use crate::command::{Direction, GrantItem};
+use crate::digest::{Digest, Mixer, sha256_words};
+use crate::effect::{Effect, Refusal};
 use crate::settlement::Settled;
-use crate::{IkeSpi, Mutation, Owner, limits, mutated, numbers};
+use crate::{IkeSpi, Mutation, Owner, codec, limits, mutated, numbers};
 use holdfast_crypto::SecretBytes;
 use holdfast_ipsec::{ChildSaParameters, ReplayEdge, SequenceRange, Spi};
 use std::fmt;
+use std::sync::Arc;
 
 /// What a successor needs to carry on with one IKE SA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IkeRecord {
     /// The connection it was made for.
-    pub connection: String,
-    /// The whole IKE SA as exported by `ike`; opaque here, zeroized on drop.
-    pub state: SecretBytes,
+    pub connection: Arc<str>,
+    /// The whole IKE SA as exported by `ike`; opaque here, zeroized when the last copy of the
+    /// record is dropped.
+    pub state: Arc<SecretBytes>,
     /// Under whom it stands.
     pub standing: Standing,
+    /// The digest of connection and state.
+    fixed: u64,
+}
+
+impl IkeRecord {
+    pub(crate) fn new(connection: &str, state: SecretBytes, standing: Standing) -> Self {
+        let fixed = sha256_words(&[connection.as_bytes(), state.as_bytes()]);
+        Self { connection: connection.into(), state: Arc::new(state), standing, fixed }
+    }
+}
+
+impl Digest<IkeSpi> for IkeRecord {
+    fn digest(&self, name: IkeSpi) -> u64 {
+        self.standing.mix(Mixer::new(name.0).word(self.fixed)).end()
+    }
 }
 
 /// What a successor needs to carry on with one Child SA (both directions), and its relation to its
 /// IKE SA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildRecord {
-    /// Keys, SPIs, selectors, addresses.
-    pub parameters: ChildSaParameters,
+    /// Keys, SPIs, selectors, addresses: what never changes, shared by all copies of the record.
+    pub parameters: Arc<ChildSaParameters>,
     /// The IKE SA it belongs to.
     pub ike: IkeSpi,
     /// The first outbound number granted to the present owner.
@@ -55,16 +75,49 @@ pub struct ChildRecord {
     /// Under whom the Child SA and its relation stand. The numbers do not wait for it: they are
     /// the present owner's from the entry of its takeover on.
     pub standing: Standing,
+    /// The digest of the parameters.
+    pub(crate) fixed: u64,
+}
+
+impl Digest<Spi> for ChildRecord {
+    fn digest(&self, name: Spi) -> u64 {
+        let numbers = Mixer::new(u64::from(name.get()))
+            .word(self.fixed)
+            .word(self.ike.0)
+            .word(self.outbound_start)
+            .word(self.outbound_high)
+            .word(self.floor)
+            .word(self.horizon)
+            .word(self.replaces.map_or(0, |spi| u64::from(spi.get())));
+        let mixer = mix_edge(numbers, &self.edge);
+        let mixer = match self.settled.as_deref() {
+            None => mixer,
+            Some(settled) => mix_edge(mixer.word(settled.outbound_next), &settled.edge),
+        };
+        self.standing.mix(mixer).end()
+    }
+}
+
+fn mix_edge(mixer: Mixer, edge: &ReplayEdge) -> Mixer {
+    let runs =
+        edge.unseen.iter().fold(mixer, |mixer, (first, last)| mixer.word(*first).word(*last));
+    runs.word(edge.right_edge).word(edge.unseen.len() as u64)
+}
+
+/// The digest of what never changes in a Child SA.
+pub(crate) fn fixed_digest(parameters: &ChildSaParameters) -> u64 {
+    sha256_words(&[&codec::encode_parameters(parameters)])
 }
 
 impl ChildRecord {
     pub(crate) fn new(
         ike: IkeSpi,
-        parameters: ChildSaParameters,
+        parameters: Arc<ChildSaParameters>,
         replaces: Option<Spi>,
         standing: Standing,
     ) -> Self {
         let esn = parameters.esn;
+        let fixed = fixed_digest(&parameters);
         // RFC 4303 section 2.2: the first packet of an SA carries number 1.
         let first = 1;
         Self {
@@ -78,6 +131,7 @@ impl ChildRecord {
             settled: None,
             replaces,
             standing,
+            fixed,
         }
     }
 
@@ -94,6 +148,32 @@ impl ChildRecord {
         self.edge = ReplayEdge::at(self.floor);
         self.settled = None;
         self.horizon = numbers::begin_horizon(self.horizon, esn);
+    }
+
+    /// Moves the range or the horizon up, if the numbers are not used up.
+    pub(crate) fn grant(&mut self, item: GrantItem) -> Result<Effect, Refusal> {
+        let GrantItem { spi, direction, packets } = item;
+        let esn = self.parameters.esn;
+        let exhausted = Refusal::SequenceSpaceExhausted { spi, direction };
+        match direction {
+            Direction::Outbound => {
+                let start = self.outbound_high;
+                let end = numbers::extend_outbound(start, u64::from(packets), esn);
+                if end == start {
+                    return Err(exhausted);
+                }
+                self.outbound_high = end;
+                Ok(Effect::Granted { spi, range: SequenceRange::new(start, end) })
+            }
+            Direction::Inbound => {
+                let horizon = numbers::extend_horizon(self.horizon, u64::from(packets), esn);
+                if horizon == self.horizon {
+                    return Err(exhausted);
+                }
+                self.horizon = horizon;
+                Ok(Effect::HorizonMoved { spi, horizon })
+            }
+        }
     }
 
     /// All outbound numbers granted to the present owner, used or not.
@@ -120,6 +200,18 @@ impl Standing {
     #[must_use]
     pub const fn under(owner: Owner) -> Self {
         Self { owner, hold: None }
+    }
+
+    fn mix(&self, mixer: Mixer) -> Mixer {
+        let Owner { member, incarnation, epoch } = self.owner;
+        let mixer = mixer.word(member.0).word(incarnation.0).word(epoch.0);
+        match self.hold.as_deref() {
+            None => mixer,
+            Some(Hold { kind, reason, keep_ms }) => {
+                let failed = *kind == HoldKind::Failed;
+                mixer.word(*keep_ms).word(u64::from(failed)).bytes(reason.as_bytes())
+            }
+        }
     }
 }
 

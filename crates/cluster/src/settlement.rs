@@ -98,13 +98,15 @@ impl State {
 
     /// False when an item cannot be true. A Child SA that is gone needs no numbers.
     fn settle_child(&mut self, item: &SettleItem) -> bool {
-        let Some(child) = self.child_mut(item.spi) else { return true };
-        let fits = child.can_have_stopped_at(item);
-        if fits {
-            let (outbound_next, edge) = (item.outbound_next, item.edge.clone());
-            child.settled = Some(Box::new(Settled { outbound_next, edge }));
-        }
-        fits
+        let fits = self.update_child(item.spi, |child| {
+            let fits = child.can_have_stopped_at(item);
+            if fits {
+                let (outbound_next, edge) = (item.outbound_next, item.edge.clone());
+                child.settled = Some(Box::new(Settled { outbound_next, edge }));
+            }
+            fits
+        });
+        fits.unwrap_or(true)
     }
 }
 

@@ -1,22 +1,24 @@
 //! The replicated state and the one function that changes it.
 
-use crate::command::{Command, Direction, GrantItem, StateChange};
+use crate::command::{Command, GrantItem, StateChange};
 use crate::effect::{Effect, Refusal};
+use crate::record_map::RecordMap;
 use crate::records::{ChildRecord, Hold, IkeRecord, Readiness, RecordName, Standing};
 use crate::settlement::Settlement;
-use crate::{IkeSpi, Membership, Mutation, Owner, TargetId, limits, mutated, numbers};
+use crate::{IkeSpi, Membership, Mutation, Owner, TargetId, limits, mutated};
 use holdfast_crypto::SecretBytes;
-use holdfast_ipsec::{ChildSaParameters, SequenceRange, Spi};
+use holdfast_ipsec::{ChildSaParameters, Spi};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The state all members agree upon after the same number of entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     applied: u64,
     owner: Option<Owner>,
-    ike_sas: BTreeMap<IkeSpi, IkeRecord>,
+    ike_sas: RecordMap<IkeSpi, IkeRecord>,
     ike_bytes: usize,
-    children: BTreeMap<Spi, ChildRecord>,
+    children: RecordMap<Spi, ChildRecord>,
     selectors: usize,
     /// The relation IKE SA to Child SA, derived from `children`.
     children_of: BTreeMap<IkeSpi, BTreeSet<Spi>>,
@@ -31,6 +33,23 @@ pub struct State {
     held: BTreeSet<RecordName>,
 }
 
+/// The state of one moment, as far as a snapshot contains it: what [`State::freeze`] takes, in no time,
+/// and [`Frozen::encode`] encodes, wherever there is time.
+///
+/// It shares its records, keys too, with the state it was taken of. A key that is cleared there
+/// meanwhile lives here until this is dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frozen {
+    pub(crate) applied: u64,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) ike_sas: RecordMap<IkeSpi, IkeRecord>,
+    pub(crate) children: RecordMap<Spi, ChildRecord>,
+    pub(crate) draining: BTreeSet<TargetId>,
+    pub(crate) mark_secret: Option<SecretBytes>,
+    pub(crate) settlement: Settlement,
+    pub(crate) membership: Membership,
+}
+
 /// How to take one change back when a later one of the same entry is refused.
 enum Undo {
     Ike(IkeSpi, Option<IkeRecord>),
@@ -42,6 +61,27 @@ impl State {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The state of this moment, to be encoded later. Costs a pointer for a hundred records; from then
+    /// on the first change of each piece of the records costs its copy.
+    #[must_use]
+    pub fn freeze(&self) -> Frozen {
+        let (ike_sas, children) = (self.ike_sas.clone(), self.children.clone());
+        Frozen { ike_sas, children, ..self.freeze_without_records() }
+    }
+
+    pub(crate) fn freeze_without_records(&self) -> Frozen {
+        Frozen {
+            applied: self.applied,
+            owner: self.owner,
+            ike_sas: RecordMap::default(),
+            children: RecordMap::default(),
+            draining: self.draining.clone(),
+            mark_secret: self.mark_secret.clone(),
+            settlement: self.settlement,
+            membership: self.membership.clone(),
+        }
     }
 
     /// Applies the entry at `index` and tells what it changed.
@@ -88,10 +128,10 @@ impl State {
 
     /// Forgets every SA with its keys.
     pub(crate) fn drop_all_sas(&mut self) {
-        for spi in self.children.keys().copied().collect::<Vec<_>>() {
+        for spi in self.children.iter().map(|(spi, _)| spi).collect::<Vec<_>>() {
             self.set_child(spi, None);
         }
-        for spi in self.ike_sas.keys().copied().collect::<Vec<_>>() {
+        for spi in self.ike_sas.iter().map(|(spi, _)| spi).collect::<Vec<_>>() {
             self.set_ike(spi, None);
         }
     }
@@ -125,9 +165,7 @@ impl State {
         if same && mutated(Mutation::IncarnationForgotten) {
             return Ok(vec![Effect::OwnerChanged { owner: claimed, previous }]);
         }
-        for child in self.children.values_mut() {
-            if exact { child.carry_on() } else { child.take_over() }
-        }
+        self.children.update_all(|child| if exact { child.carry_on() } else { child.take_over() });
         Ok(vec![Effect::OwnerChanged { owner: claimed, previous }])
     }
 
@@ -171,11 +209,7 @@ impl State {
         match change {
             StateChange::PutIkeSa { spi, connection, state } => {
                 self.check_ike(*spi, connection, state)?;
-                let record = IkeRecord {
-                    connection: connection.clone(),
-                    state: state.clone(),
-                    standing: Standing::under(owner),
-                };
+                let record = IkeRecord::new(connection, state.clone(), Standing::under(owner));
                 undo.push(Undo::Ike(*spi, self.set_ike(*spi, Some(record))));
                 effects.push(Effect::IkeChanged(*spi));
             }
@@ -202,7 +236,7 @@ impl State {
         if bytes > limits::IKE_STATE_BYTES_MAX {
             return Err(Refusal::TooLarge("the IKE SA"));
         }
-        let replaced = self.ike_sas.get(&spi).map(|record| record.state.as_bytes().len());
+        let replaced = self.ike_sas.get(spi).map(|record| record.state.as_bytes().len());
         if replaced.is_none() && self.ike_sas.len() >= limits::IKE_SAS_MAX {
             return Err(Refusal::TooManyIkeSas);
         }
@@ -222,12 +256,12 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
         check_parameters(parameters)?;
-        if !self.ike_sas.contains_key(&ike) {
+        if !self.ike_sas.contains_key(ike) {
             return Err(Refusal::UnknownIkeSa(ike));
         }
         let spi = parameters.inbound_spi;
-        let (record, effect) = match self.children.get(&spi) {
-            Some(existing) if existing.parameters == *parameters => {
+        let (record, effect) = match self.children.get(spi) {
+            Some(existing) if *existing.parameters == *parameters => {
                 let standing = Standing::under(owner);
                 (ChildRecord { ike, standing, ..existing.clone() }, Effect::ChildMoved { spi, ike })
             }
@@ -243,7 +277,8 @@ impl State {
             }
             None => {
                 let standing = Standing::under(owner);
-                let record = ChildRecord::new(ike, parameters.clone(), replaces, standing);
+                let parameters = Arc::new(parameters.clone());
+                let record = ChildRecord::new(ike, parameters, replaces, standing);
                 (record, Effect::ChildInstalled(spi))
             }
         };
@@ -277,7 +312,7 @@ impl State {
     /// then it sends, and is to be sent, with the old one (RFC 7296 section 2.8).
     #[must_use]
     pub fn is_known_to_peer(&self, child: &ChildRecord) -> bool {
-        child.replaces.is_none_or(|old| !self.children.contains_key(&old))
+        child.replaces.is_none_or(|old| !self.children.contains_key(old))
     }
 
     /// The only place that touches `ike_sas`, so the byte count stays true.
@@ -286,7 +321,7 @@ impl State {
         self.note_standing(RecordName::Ike(spi), record.as_ref().map(|record| &record.standing));
         let previous = match record {
             Some(record) => self.ike_sas.insert(spi, record),
-            None => self.ike_sas.remove(&spi),
+            None => self.ike_sas.remove(spi),
         };
         let removed = previous.as_ref().map_or(0, |record| record.state.as_bytes().len());
         self.ike_bytes = self.ike_bytes.saturating_add(added).saturating_sub(removed);
@@ -305,7 +340,7 @@ impl State {
         self.note_standing(RecordName::Child(spi), record.as_ref().map(|record| &record.standing));
         let previous = match record {
             Some(record) => self.children.insert(spi, record),
-            None => self.children.remove(&spi),
+            None => self.children.remove(spi),
         };
         let removed = previous.as_ref().map_or(0, count);
         self.selectors = self.selectors.saturating_add(added).saturating_sub(removed);
@@ -339,15 +374,10 @@ impl State {
     /// Moves a record that is there from one standing to another.
     pub(crate) fn restand(&mut self, name: RecordName, standing: Standing) {
         self.note_standing(name, Some(&standing));
-        let present = match name {
-            RecordName::Ike(spi) => self.ike_sas.get_mut(&spi).map(|record| &mut record.standing),
-            RecordName::Child(spi) => {
-                self.children.get_mut(&spi).map(|record| &mut record.standing)
-            }
+        let _present = match name {
+            RecordName::Ike(spi) => self.ike_sas.update(spi, |ike| ike.standing = standing),
+            RecordName::Child(spi) => self.children.update(spi, |child| child.standing = standing),
         };
-        if let Some(present) = present {
-            *present = standing;
-        }
     }
 
     fn detach(&mut self, ike: IkeSpi, spi: Spi) {
@@ -368,29 +398,8 @@ impl State {
     }
 
     fn grant(&mut self, item: GrantItem) -> Result<Effect, Refusal> {
-        let GrantItem { spi, direction, packets } = item;
-        let child = self.children.get_mut(&spi).ok_or(Refusal::UnknownChildSa(spi))?;
-        let esn = child.parameters.esn;
-        let exhausted = Refusal::SequenceSpaceExhausted { spi, direction };
-        match direction {
-            Direction::Outbound => {
-                let start = child.outbound_high;
-                let end = numbers::extend_outbound(start, u64::from(packets), esn);
-                if end == start {
-                    return Err(exhausted);
-                }
-                child.outbound_high = end;
-                Ok(Effect::Granted { spi, range: SequenceRange::new(start, end) })
-            }
-            Direction::Inbound => {
-                let horizon = numbers::extend_horizon(child.horizon, u64::from(packets), esn);
-                if horizon == child.horizon {
-                    return Err(exhausted);
-                }
-                child.horizon = horizon;
-                Ok(Effect::HorizonMoved { spi, horizon })
-            }
-        }
+        let moved = self.children.update(item.spi, |child| child.grant(item));
+        moved.unwrap_or(Err(Refusal::UnknownChildSa(item.spi)))
     }
 
     fn set_target(&mut self, target: TargetId, draining: bool) -> Result<Vec<Effect>, Refusal> {
@@ -441,28 +450,43 @@ impl State {
 
     /// All IKE SAs in the order of their SPIs.
     pub fn ike_sas(&self) -> impl ExactSizeIterator<Item = (IkeSpi, &IkeRecord)> {
-        self.ike_sas.iter().map(|(spi, record)| (*spi, record))
+        self.ike_sas.iter()
     }
 
     /// One IKE SA.
     #[must_use]
     pub fn ike_sa(&self, spi: IkeSpi) -> Option<&IkeRecord> {
-        self.ike_sas.get(&spi)
+        self.ike_sas.get(spi)
     }
 
     /// All Child SAs in the order of their inbound SPIs.
     pub fn children(&self) -> impl ExactSizeIterator<Item = &ChildRecord> {
-        self.children.values()
+        self.children.iter().map(|(_, child)| child)
     }
 
     /// One Child SA, by its inbound SPI.
     #[must_use]
     pub fn child(&self, inbound_spi: Spi) -> Option<&ChildRecord> {
-        self.children.get(&inbound_spi)
+        self.children.get(inbound_spi)
     }
 
-    pub(crate) fn child_mut(&mut self, inbound_spi: Spi) -> Option<&mut ChildRecord> {
-        self.children.get_mut(&inbound_spi)
+    /// Changes a Child SA that is there.
+    pub(crate) fn update_child<R>(
+        &mut self,
+        inbound_spi: Spi,
+        change: impl FnOnce(&mut ChildRecord) -> R,
+    ) -> Option<R> {
+        self.children.update(inbound_spi, change)
+    }
+
+    /// The digests of all records, kept with every change.
+    pub(crate) fn record_digests(&self) -> (u64, u64) {
+        (self.ike_sas.digest(), self.children.digest())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn recomputed_digests(&self) -> (u64, u64) {
+        (self.ike_sas.recomputed(), self.children.recomputed())
     }
 
     /// The Child SAs of one IKE SA, by their inbound SPIs.
@@ -474,8 +498,8 @@ impl State {
     #[must_use]
     pub fn standing(&self, name: RecordName) -> Option<&Standing> {
         match name {
-            RecordName::Ike(spi) => self.ike_sas.get(&spi).map(|record| &record.standing),
-            RecordName::Child(spi) => self.children.get(&spi).map(|record| &record.standing),
+            RecordName::Ike(spi) => self.ike_sas.get(spi).map(|record| &record.standing),
+            RecordName::Child(spi) => self.children.get(spi).map(|record| &record.standing),
         }
     }
 

@@ -538,8 +538,41 @@ proptest! {
             let travelled = Command::decode(&command.encode().unwrap()).unwrap();
             prop_assert_eq!(other.apply(index, &travelled), effects);
             prop_assert_eq!(one.hash(), other.hash());
+            prop_assert_eq!(one.record_digests(), one.recomputed_digests());
         }
         prop_assert_eq!(one, other);
+    }
+
+    #[test]
+    fn states_that_differ_have_different_hashes(commands in commands()) {
+        let mut state = State::new();
+        let mut seen: BTreeMap<u64, State> = BTreeMap::new();
+        for (command, honest) in commands {
+            let command = by_present_owner(&state, command, honest);
+            state.apply(state.applied() + 1, &command);
+            if let Some(other) = seen.insert(state.hash(), state.clone()) {
+                prop_assert_eq!(other, state.clone());
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_frozen_encodes_as_it_was_whatever_came_after(
+        commands in commands(),
+        at in 0..60usize,
+    ) {
+        let mut state = State::new();
+        let mut frozen = None;
+        for (number, (command, honest)) in commands.into_iter().enumerate() {
+            let command = by_present_owner(&state, command, honest);
+            state.apply(state.applied() + 1, &command);
+            if number == at {
+                frozen = Some((state.freeze(), State::restore(&state.snapshot()).unwrap()));
+            }
+        }
+        if let Some((frozen, then)) = frozen {
+            prop_assert_eq!(State::restore(&frozen.encode()).unwrap(), then);
+        }
     }
 
     /// Law 2: whoever applies the effects never gets a number somebody else was given.
