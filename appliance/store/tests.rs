@@ -239,7 +239,7 @@ fn a_key_is_in_no_raw_file_and_after_a_checkpoint_without_it_nowhere_at_all() {
 
     let hard_state = HardState { term: 1, vote: 1, commit: 1 };
     let data = Zeroizing::new(b"a state without it".to_vec());
-    let snapshot = SnapshotImage { index: 1, term: 1, data };
+    let snapshot = SnapshotImage { index: 1, term: 1, data: data.into() };
     let checkpoint = Checkpoint { snapshot, hard_state, entries: Vec::new() };
     let cut = WriteBatch {
         number: 1,

@@ -34,7 +34,7 @@ pub fn force_quorum(config: &Config, recovered: &Recovered) -> Result<Checkpoint
     let term = hard_state.term.saturating_add(TERMS_SKIPPED);
     state.force_quorum(index, config.id, &config.members);
     Ok(Checkpoint {
-        snapshot: SnapshotImage { index, term, data: state.snapshot() },
+        snapshot: SnapshotImage { index, term, data: state.snapshot().into() },
         hard_state: HardState { term, vote: 0, commit: index },
         entries: Vec::new(),
     })

@@ -24,7 +24,8 @@
 //! * `now` never goes back, is read after the input it comes with was received, and belongs to a
 //!   clock that goes on while the machine sleeps (`CLOCK_BOOTTIME`).
 //! * Hand over all received messages before [`Replica::handle_timeout`].
-//! * Store batches in order; report each with [`Replica::persisted`].
+//! * Store batches in order; report each with [`Replica::persisted`]. A snapshot among them is
+//!   encoded by whoever stores it ([`SnapshotData`]): that takes longer than a lease lasts.
 //! * At no instant do two members hold a lease: [`lease`] has the proof.
 //! * A follower's acknowledgement leaves only when what it acknowledges is stored: [`ready`].
 //! * Only the leader proposes; nothing is forwarded, so nothing is proposed twice.
@@ -48,6 +49,7 @@ mod members;
 mod output;
 pub mod ready;
 mod replica;
+mod snapshot_data;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -64,6 +66,7 @@ pub use output::{
     WriteBatch,
 };
 pub use replica::{MemberProgress, ProposalId, Replica, Status};
+pub use snapshot_data::SnapshotData;
 pub use timing::{Timing, TimingError};
 
 /// Members of one cluster. Raft gains nothing from more, and the stagger of the election

@@ -1,12 +1,11 @@
 //! What a replica asks the shell to do, and what the shell stores for it.
 
-use crate::ReplicaError;
+use crate::{ReplicaError, SnapshotData};
 use bytes::Bytes;
 use holdfast_cluster::{Command, Effect, MemberId};
 use holdfast_packet::Nanos;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use zeroize::Zeroizing;
 
 /// Something to do, in order.
 pub enum Output {
@@ -147,20 +146,20 @@ impl fmt::Debug for LogEntry {
     }
 }
 
-/// The state after an entry, as bytes.
+/// The state after an entry.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SnapshotImage {
     /// The last entry it contains.
     pub index: u64,
     /// The term of that entry.
     pub term: u64,
-    /// What [`holdfast_cluster::State::snapshot`] made. Contains keys.
-    pub data: Zeroizing<Vec<u8>>,
+    /// What [`holdfast_cluster::State::snapshot`] made, or is to be made of it. Contains keys.
+    pub data: SnapshotData,
 }
 
 impl fmt::Debug for SnapshotImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SnapshotImage({}/{}, {} bytes)", self.term, self.index, self.data.len())
+        write!(f, "SnapshotImage({}/{}, {:?})", self.term, self.index, self.data)
     }
 }
 

@@ -14,8 +14,8 @@
 
 use crate::envelope::{Envelope, lane_of};
 use crate::output::{Checkpoint, LogEntry, Output, SnapshotImage, WriteBatch};
-use crate::store::{LogStore, configuration_from_raft, entry_from_raft};
-use crate::{Replica, ReplicaError};
+use crate::store::{configuration_from_raft, entry_from_raft};
+use crate::{Replica, ReplicaError, SnapshotData};
 use holdfast_cluster::{Command, Effect, MemberId, Mutation, State, mutated};
 use holdfast_packet::Nanos;
 use raft::Ready;
@@ -130,7 +130,7 @@ impl Replica {
         let changes_vote = (before.term, before.vote) != (after.term, after.vote);
         let snapshot_index = snapshot.map(|snapshot| snapshot.get_metadata().index);
         let checkpoint = snapshot.map(|snapshot| Checkpoint {
-            snapshot: LogStore::image_of(snapshot),
+            snapshot: store.image(),
             hard_state: after,
             entries: store.entries_behind(snapshot.get_metadata().index),
         });
@@ -165,7 +165,8 @@ impl Replica {
                 return Err(());
             }
         }
-        self.node.mut_store().install(snapshot.clone());
+        let data = SnapshotData::from(snapshot.data.to_vec());
+        self.node.mut_store().install(snapshot.get_metadata().clone(), data);
         let configuration = configuration_from_raft(snapshot.get_metadata().get_conf_state());
         if self.is_blank() && configuration.is_voter(self.config.id) {
             self.halt(ReplicaError::VotedBefore(self.config.id));
@@ -269,7 +270,7 @@ impl Replica {
     /// How long a cleared key may still be in a file.
     fn keys_gone_after_ms(&self) -> u64 {
         let per_mib_ms = 1_000;
-        let size_mib = self.node.store().snapshot_bytes() / (1024 * 1024);
+        let size_mib = self.node.store().snapshot_bytes().unwrap_or(0) / (1024 * 1024);
         self.config.compaction.keys_gone_ms.max(size_mib.saturating_mul(per_mib_ms))
     }
 
@@ -281,7 +282,8 @@ impl Replica {
 
     /// Cuts the log once enough of it is applied, or holds keys that were cleared long enough ago.
     pub(crate) fn compact_if_due(&mut self, now: Nanos) {
-        if self.writes.snapshot_pending() {
+        // One at a time: a disk that does not keep up gets no second one to encode.
+        if self.writes.snapshot_pending() || self.node.store().snapshot_bytes().is_none() {
             return;
         }
         let due = {
@@ -300,7 +302,9 @@ impl Replica {
         self.keys_cleared = None;
         let index = self.state.applied();
         let Some(term) = self.node.store().term_of(index) else { return };
-        let image = SnapshotImage { index, term, data: self.state.snapshot() };
+        let superseded = self.node.store().image().data;
+        let data = SnapshotData::later(self.state.freeze(), Some(superseded));
+        let image = SnapshotImage { index, term, data };
         let rule = self.config.compaction;
         self.snapshot_has_members = self.state.membership().configuration().is_some();
         let store = self.node.mut_store();

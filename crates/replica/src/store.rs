@@ -1,14 +1,17 @@
 //! The log in memory, as raft-rs reads it. It holds what was handed to the disk as well as what
 //! is synced already; which is which is raft-rs' own knowledge (asynchronous Ready).
 
+use crate::SnapshotData;
 use crate::output::{EntryKind, HardState, LogEntry, SnapshotImage};
 use bytes::Bytes;
 use holdfast_cluster::{Configuration, MemberId};
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState as RaftHardState, Snapshot};
+use raft::eraftpb::{
+    ConfState, Entry, EntryType, HardState as RaftHardState, Snapshot, SnapshotMetadata,
+};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 pub(crate) struct LogStore {
     hard_state: RaftHardState,
@@ -18,7 +21,9 @@ pub(crate) struct LogStore {
     entries: VecDeque<Entry>,
     /// Bytes of the entries behind the snapshot.
     bytes_since_snapshot: u64,
-    snapshot: Snapshot,
+    /// Of which entry the snapshot is, and who voted then.
+    snapshot: SnapshotMetadata,
+    data: SnapshotData,
     /// A member needs a newer snapshot than there is: one that knows of it.
     snapshot_wanted: Cell<bool>,
     /// Entries that were overwritten by others, ever.
@@ -38,13 +43,14 @@ impl LogStore {
             before: (0, 0),
             entries: VecDeque::new(),
             bytes_since_snapshot: 0,
-            snapshot: Snapshot::default(),
+            snapshot: SnapshotMetadata::default(),
+            data: SnapshotData::default(),
             snapshot_wanted: Cell::new(false),
             replaced: 0,
         };
         if let Some(image) = snapshot {
-            let snapshot = store.snapshot_message(image);
-            store.install(snapshot);
+            let metadata = store.metadata(image);
+            store.install(metadata, image.data.clone());
         }
         for entry in entries {
             store.append_one(entry_to_raft(entry));
@@ -73,11 +79,12 @@ impl LogStore {
     }
 
     pub(crate) fn snapshot_index(&self) -> u64 {
-        self.snapshot.get_metadata().index
+        self.snapshot.index
     }
 
-    pub(crate) fn snapshot_bytes(&self) -> u64 {
-        self.snapshot.data.len() as u64
+    /// The size of the snapshot, once it is encoded.
+    pub(crate) fn snapshot_bytes(&self) -> Option<u64> {
+        self.data.ready().map(|bytes| bytes.len() as u64)
     }
 
     pub(crate) fn bytes_since_snapshot(&self) -> u64 {
@@ -122,25 +129,29 @@ impl LogStore {
         self.entries.push_back(entry);
     }
 
-    fn snapshot_message(&self, image: &SnapshotImage) -> Snapshot {
-        let mut snapshot = Snapshot { data: image.data.to_vec().into(), ..Snapshot::default() };
-        let metadata = snapshot.mut_metadata();
-        metadata.index = image.index;
-        metadata.term = image.term;
+    fn metadata(&self, image: &SnapshotImage) -> SnapshotMetadata {
+        let (index, term) = (image.index, image.term);
+        let mut metadata = SnapshotMetadata { index, term, ..SnapshotMetadata::default() };
         metadata.set_conf_state(self.members.clone());
-        snapshot
+        metadata
     }
 
     /// The log begins behind a snapshot received or recovered.
-    pub(crate) fn install(&mut self, snapshot: Snapshot) {
-        let metadata = snapshot.get_metadata();
+    pub(crate) fn install(&mut self, metadata: SnapshotMetadata, data: SnapshotData) {
         self.before = (metadata.index, metadata.term);
         self.hard_state.term = self.hard_state.term.max(metadata.term);
         self.hard_state.commit = self.hard_state.commit.max(metadata.index);
         self.entries.drain(..).for_each(|mut entry| wipe(&mut entry.data));
         self.bytes_since_snapshot = 0;
         self.members = metadata.get_conf_state().clone();
-        self.snapshot = snapshot;
+        self.snapshot = metadata;
+        self.data = data;
+    }
+
+    /// The snapshot there is.
+    pub(crate) fn image(&self) -> SnapshotImage {
+        let (index, term) = (self.snapshot.index, self.snapshot.term);
+        SnapshotImage { index, term, data: self.data.clone() }
     }
 
     /// Who votes, by the entries applied.
@@ -159,8 +170,8 @@ impl LogStore {
     /// The very first entry always goes: a member that joins must begin with a snapshot, because
     /// no entry says who voted in the beginning.
     pub(crate) fn compact(&mut self, image: &SnapshotImage, retained: u64, retained_bytes: u64) {
-        let snapshot = self.snapshot_message(image);
-        wipe(&mut std::mem::replace(&mut self.snapshot, snapshot).data);
+        self.snapshot = self.metadata(image);
+        self.data = image.data.clone();
         let forget_to = image.index.saturating_sub(retained);
         let mut bytes: u64 = self.entries.iter().map(|entry| entry.data.len() as u64).sum();
         let forget_to = forget_to.max(1);
@@ -176,14 +187,6 @@ impl LogStore {
 
     pub(crate) fn entries_behind(&self, index: u64) -> Vec<LogEntry> {
         self.entries.iter().filter(|entry| entry.index > index).map(entry_from_raft).collect()
-    }
-
-    pub(crate) fn image_of(snapshot: &Snapshot) -> SnapshotImage {
-        SnapshotImage {
-            index: snapshot.get_metadata().index,
-            term: snapshot.get_metadata().term,
-            data: Zeroizing::new(snapshot.data.to_vec()),
-        }
     }
 }
 
@@ -245,13 +248,17 @@ impl Storage for LogStore {
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let index = self.snapshot_index();
         // A member ignores a snapshot that does not know of it.
-        let known = configuration_from_raft(self.snapshot.get_metadata().get_conf_state());
+        let known = configuration_from_raft(self.snapshot.get_conf_state());
         let unknown = !known.contains(MemberId(to));
         if index == 0 || index < request_index || unknown {
             self.snapshot_wanted.set(true);
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }
-        Ok(self.snapshot.clone())
+        // While it is encoded raft-rs asks again with every heartbeat.
+        let data = self.data.ready_bytes().ok_or(StorageError::SnapshotTemporarilyUnavailable)?;
+        let mut snapshot = Snapshot { data, ..Snapshot::default() };
+        snapshot.set_metadata(self.snapshot.clone());
+        Ok(snapshot)
     }
 }
 

@@ -13,6 +13,12 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// A disk with a log.
+    #[must_use]
+    pub fn holding(stored: Recovered) -> Self {
+        Self { synced: stored, ..Self::default() }
+    }
+
     /// Counts a boot, as the daemon does before anything else.
     pub fn boot(&mut self) -> Incarnation {
         self.incarnation = self.incarnation.saturating_add(1);
@@ -46,6 +52,8 @@ impl Disk {
 
 fn apply(stored: &mut Recovered, batch: WriteBatch) {
     if let Some(checkpoint) = batch.checkpoint {
+        // A disk holds bytes: from now on the snapshot is encoded.
+        let _bytes: &[u8] = &checkpoint.snapshot.data;
         stored.snapshot = Some(checkpoint.snapshot);
         stored.hard_state = checkpoint.hard_state;
         stored.entries = checkpoint.entries;

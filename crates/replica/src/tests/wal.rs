@@ -88,7 +88,7 @@ fn a_checkpoint_deletes_what_it_supersedes() {
         store(&mut disk, &mut writer, &batch(round * 2, entries, first + 9));
         let data = Zeroizing::new(vec![round as u8; 1_000]);
         let checkpoint = Checkpoint {
-            snapshot: SnapshotImage { index: first + 7, term: 1, data },
+            snapshot: SnapshotImage { index: first + 7, term: 1, data: data.into() },
             hard_state: HardState { term: 3, vote: 2, commit: first + 9 },
             entries: vec![entry(first + 8, 1, 9), entry(first + 9, 1, 9)],
         };
@@ -105,7 +105,7 @@ fn a_checkpoint_deletes_what_it_supersedes() {
     assert_eq!(names, [segment_name(4), snapshot_name(28)]);
     let found = recovered(&disk);
     assert_eq!(found.entries, [entry(29, 1, 9), entry(30, 1, 9)]);
-    assert_eq!(found.snapshot.unwrap().data.as_slice(), [3; 1_000]);
+    assert_eq!(*found.snapshot.unwrap().data, [3; 1_000]);
     assert_eq!(found.hard_state.commit, 30);
 }
 
@@ -231,7 +231,7 @@ fn a_damaged_or_missing_snapshot_is_refused() {
     let mut writer = begin(&mut disk, 1);
     let data = Zeroizing::new(vec![9; 100]);
     let checkpoint = Checkpoint {
-        snapshot: SnapshotImage { index: 5, term: 1, data },
+        snapshot: SnapshotImage { index: 5, term: 1, data: data.into() },
         hard_state: HardState { term: 1, vote: 0, commit: 5 },
         entries: Vec::new(),
     };
@@ -263,7 +263,7 @@ fn a_crash_between_any_two_steps_of_a_start_or_a_checkpoint_loses_nothing() {
     store(&mut disk, &mut writer, &batch(1, vec![entry(1, 1, 9), entry(2, 1, 9)], 2));
     let data = Zeroizing::new(vec![1; 10]);
     let checkpoint = Checkpoint {
-        snapshot: SnapshotImage { index: 1, term: 1, data },
+        snapshot: SnapshotImage { index: 1, term: 1, data: data.into() },
         hard_state: HardState { term: 3, vote: 2, commit: 2 },
         entries: vec![entry(2, 1, 9)],
     };

@@ -96,5 +96,5 @@ pub(super) fn decode(
     key.0
         .open_one(&nonce, header, &mut data, tag)
         .map_err(|_| WalError::Sealed { file: file.clone(), offset: HEADER_LEN as u64 })?;
-    Ok(SnapshotImage { index, term, data })
+    Ok(SnapshotImage { index, term, data: data.into() })
 }
