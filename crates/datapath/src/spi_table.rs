@@ -62,6 +62,10 @@ impl<T> SpiTable<T> {
     /// calling until `None`, each slot is looked at once. A removal only moves entries from behind
     /// the cursor forward, so none is missed.
     pub(crate) fn pop_from(&mut self, cursor: &mut usize) -> Option<T> {
+        if self.len == 0 {
+            // Looking through all slots of an empty table takes milliseconds.
+            *cursor = self.slots.len();
+        }
         loop {
             match self.slots.get(*cursor)? {
                 Some((spi, _)) => return self.remove(*spi),

@@ -87,6 +87,14 @@ impl InboundSa {
         }
     }
 
+    /// As if it had been made anew with these numbers: forgets every packet, keeps the key.
+    pub fn restart(&mut self, floor: u64, edge: &ReplayEdge, horizon: u64) {
+        self.floor = floor;
+        self.horizon = horizon.max(floor).max(edge.right_edge);
+        self.window.restart(edge);
+        (self.packets, self.bytes, self.above_horizon) = (0, 0, 0);
+    }
+
     /// Judges a received packet as far as that goes without decrypting it. Changes nothing: it may
     /// be forged. Numbers that are only *perhaps* bad (ambiguous, or above the horizon) pass here
     /// and are refused by [`finish`](Self::finish), which knows whether the packet is authentic.

@@ -57,6 +57,14 @@ impl OutboundSa {
         }
     }
 
+    /// As if it had been made anew with these numbers, which must not have been used: forgets every
+    /// packet, keeps the key.
+    pub fn restart(&mut self, mut range: SequenceRange) {
+        range.limit(self.width);
+        self.range = range;
+        (self.packets, self.bytes) = (0, 0);
+    }
+
     /// Makes an ESP packet, still in clear, of the bare inner packet in `buf`: header and IV in
     /// front, the shortest possible padding, trailer and room for the ICV behind. Takes a sequence
     /// number.

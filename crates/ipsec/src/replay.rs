@@ -51,12 +51,19 @@ impl ReplayWindow {
         let packets = u64::from(packets);
         let block_count = (packets / BLOCK_BITS + 1).next_power_of_two();
         let blocks = (0..block_count).map(|_| u64::MAX).collect();
-        let mut window = Self { right_edge: edge, packets, blocks };
+        let mut window = Self { right_edge: 0, packets, blocks };
+        window.set_edge(edge);
+        window
+    }
+
+    /// Every number up to and including `edge` counts as seen, and none behind it.
+    fn set_edge(&mut self, edge: u64) {
+        self.right_edge = edge;
+        self.blocks.fill(u64::MAX);
         // Numbers right of the edge share its block; they have not been seen.
-        if let Some(block) = window.block_mut(edge) {
+        if let Some(block) = self.block_mut(edge) {
             *block = u64::MAX >> (BLOCK_BITS - 1 - edge % BLOCK_BITS);
         }
-        window
     }
 
     /// The highest number accepted (T of RFC 4303 appendix A2).

@@ -313,3 +313,40 @@ proptest! {
         refused(packet, &mut tunnel.receiver);
     }
 }
+
+#[test]
+fn an_sa_that_is_started_again_is_as_a_new_one_with_these_numbers() {
+    let parameters = parameters(AeadAlgorithm::Aes256Gcm16, true);
+    let mut sender = OutboundSa::new(&parameters, SequenceRange::new(1, 1_000));
+    let mut receiver = InboundSa::new(&parameters, 0, 5);
+    let packets: Vec<Vec<u8>> = (0..12)
+        .map(|_| {
+            let mut buf = HeapBuf::from_frame(&inner(100));
+            sender.seal(&mut buf).expect("a number is granted");
+            buf.bytes().to_vec()
+        })
+        .collect();
+    for packet in &packets[..5] {
+        accepted(packet.clone(), &mut receiver);
+    }
+    assert_eq!(refused(packets[7].clone(), &mut receiver), DropReason::HorizonExceeded);
+    assert_eq!((receiver.packets(), receiver.highest_authenticated()), (5, 8));
+
+    let edge = ReplayEdge { right_edge: 9, unseen: vec![(8, 8)] };
+    receiver.restart(6, &edge, 11);
+    assert_eq!((receiver.packets(), receiver.bytes()), (0, 0));
+    assert_eq!((receiver.floor(), receiver.horizon(), receiver.right_edge()), (6, 11, 9));
+    assert_eq!(receiver.highest_authenticated(), 9);
+    assert_eq!(receiver.replay_edge(), edge);
+    assert_eq!(refused(packets[5].clone(), &mut receiver), DropReason::Ambiguous);
+    assert_eq!(refused(packets[6].clone(), &mut receiver), DropReason::Replayed);
+    assert_eq!(accepted(packets[7].clone(), &mut receiver), 8);
+    assert_eq!(accepted(packets[10].clone(), &mut receiver), 11);
+    assert_eq!(refused(packets[11].clone(), &mut receiver), DropReason::HorizonExceeded);
+
+    sender.restart(SequenceRange::new(2_000, 2_001));
+    assert_eq!((sender.packets(), sender.remaining()), (0, 1));
+    let mut buf = HeapBuf::from_frame(&inner(100));
+    assert_eq!(sender.seal(&mut buf).expect("one is left"), 2_000);
+    assert!(sender.seal(&mut HeapBuf::from_frame(&inner(100))).is_err());
+}

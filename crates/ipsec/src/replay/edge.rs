@@ -88,11 +88,21 @@ impl ReplayWindow {
     #[must_use]
     pub fn resume(window_packets: u32, edge: &ReplayEdge) -> Self {
         let mut window = Self::with_edge(window_packets, edge.right_edge);
-        let lowest = edge.right_edge.saturating_sub(window.packets - 1).max(1);
-        for (first, last) in &edge.unseen {
-            window.forget(*first.max(&lowest), *last.min(&edge.right_edge));
-        }
+        window.forget_unseen(edge);
         window
+    }
+
+    /// Becomes the window a predecessor [exported](Self::export), in the memory it has.
+    pub fn restart(&mut self, edge: &ReplayEdge) {
+        self.set_edge(edge.right_edge);
+        self.forget_unseen(edge);
+    }
+
+    fn forget_unseen(&mut self, edge: &ReplayEdge) {
+        let lowest = edge.right_edge.saturating_sub(self.packets - 1).max(1);
+        for (first, last) in &edge.unseen {
+            self.forget(*first.max(&lowest), *last.min(&edge.right_edge));
+        }
     }
 
     /// Marks numbers of the window as not accepted.

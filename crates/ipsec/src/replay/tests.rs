@@ -62,6 +62,26 @@ proptest! {
     }
 
     #[test]
+    fn a_window_that_is_started_again_forgets_all_it_was(
+        window_packets in prop_oneof![0..300_u32, Just(4096)],
+        before in prop::collection::vec(0..100_000_u64, 0..50),
+        edge in 0..100_000_u64,
+        accepted in prop::collection::vec(1..300_u64, 0..50),
+    ) {
+        let mut of_another = ReplayWindow::with_edge(window_packets, edge);
+        for ahead in accepted {
+            let _ = of_another.accept(edge + ahead);
+        }
+        let exported = of_another.export();
+        let mut window = ReplayWindow::new(window_packets);
+        for sequence in before {
+            let _ = window.accept(sequence);
+        }
+        window.restart(&exported);
+        prop_assert!(window == ReplayWindow::resume(window_packets, &exported));
+    }
+
+    #[test]
     fn the_window_does_what_the_model_does(
         window_packets in prop_oneof![0..300_u32, Just(4096), Just(131_072), Just(u32::MAX)],
         edge in prop_oneof![Just(0), 0..200_u64, any::<u32>().prop_map(u64::from)],
