@@ -102,6 +102,8 @@ pub fn reply(reply: OperatorReply, context: &Context<'_>) -> ResponseKind {
         OperatorReply::SaList(list) => ResponseKind::SaList(api::SaList {
             ike_sas: list.ike_sas.into_iter().map(ike_sa).collect(),
             child_sas: list.child_sas.into_iter().map(child_sa).collect(),
+            ike_sas_total: list.ike_sas_total as u64,
+            child_sas_total: list.child_sas_total as u64,
         }),
         OperatorReply::FlowList(list) => ResponseKind::FlowList(api::FlowList {
             flows: list.flows.into_iter().map(flow).collect(),

@@ -39,14 +39,23 @@ pub(in crate::cli) fn sa_list(list: &SaList, width: Width) -> String {
     let ready = list.child_sas.iter().filter(|sa| sa.takeover_ready).count();
     let summary = format!(
         "{}, {}, {ready} of them ready for a takeover.",
-        counted(list.ike_sas.len(), "IKE SA"),
-        counted(list.child_sas.len(), "Child SA"),
+        shown(list.ike_sas.len(), list.ike_sas_total, "IKE SA"),
+        shown(list.child_sas.len(), list.child_sas_total, "Child SA"),
     );
     match (list.ike_sas.is_empty(), list.child_sas.is_empty()) {
         (true, true) => "No security associations.".to_owned(),
         (false, true) => format!("{}\n{summary}", ike.render()),
         (true, false) => format!("{children}\n{summary}"),
         (false, false) => format!("{}\n{children}\n{summary}", ike.render()),
+    }
+}
+
+/// How many are shown, and of how many when those are more.
+fn shown(here: usize, total: u64, what: &str) -> String {
+    if total > here as u64 {
+        format!("the first {here} of {total} {what}s")
+    } else {
+        counted(here, what)
     }
 }
 

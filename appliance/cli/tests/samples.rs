@@ -47,7 +47,12 @@ pub(super) fn sa_list(count: u32) -> SaList {
         takeover_ready: true,
         policy: "renew".into(),
     };
-    SaList { ike_sas: (1..=count).map(ike_sa).collect(), child_sas: child_sas(count) }
+    SaList {
+        ike_sas: (1..=count).map(ike_sa).collect(),
+        child_sas: child_sas(count),
+        ike_sas_total: count.into(),
+        child_sas_total: count.into(),
+    }
 }
 
 /// An IKE SA with two Child SAs after a takeover that is not through, and one that failed.

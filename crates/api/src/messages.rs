@@ -491,7 +491,7 @@ pub struct ChildSa {
     pub continuity: String,
 }
 
-/// Every security association.
+/// The security associations, the first of them when there are very many.
 #[derive(Clone, PartialEq, Eq, Message, Serialize)]
 pub struct SaList {
     /// IKE SAs.
@@ -500,6 +500,12 @@ pub struct SaList {
     /// Child SAs.
     #[prost(message, repeated, tag = "2")]
     pub child_sas: Vec<ChildSa>,
+    /// How many IKE SAs there are; 0 from a member of an earlier release, which lists all.
+    #[prost(uint64, tag = "3")]
+    pub ike_sas_total: u64,
+    /// How many Child SAs there are; 0 from a member of an earlier release, which lists all.
+    #[prost(uint64, tag = "4")]
+    pub child_sas_total: u64,
 }
 
 /// One flow and where it goes.

@@ -243,13 +243,17 @@ pub struct MemberReply {
     pub told: Option<(String, u32)>,
 }
 
-/// The security associations.
+/// The security associations, the first of them when there are very many.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SaListReply {
     /// The IKE SAs.
     pub ike_sas: Vec<IkeSaReply>,
     /// The Child SAs.
     pub child_sas: Vec<ChildSaReply>,
+    /// How many IKE SAs there are.
+    pub ike_sas_total: usize,
+    /// How many Child SAs there are.
+    pub child_sas_total: usize,
 }
 
 /// One IKE SA.

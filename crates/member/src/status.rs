@@ -112,12 +112,12 @@ impl Member {
         let state = self.replica.state();
         let readiness = self.readiness();
         let mut running: BTreeMap<IkeSpi, IkeSaReply> = BTreeMap::new();
-        for (spi, record) in state.ike_sas() {
+        for (spi, record) in state.ike_sas().take(limits::SA_LIST_MAX) {
             let reply = IkeSaReply {
                 initiator_spi: None,
                 responder_spi: None,
                 spi,
-                connection: record.connection.clone(),
+                connection: record.connection.to_string(),
                 peer: None,
                 identity: String::new(),
                 state: "replicated".to_owned(),
@@ -127,9 +127,12 @@ impl Member {
             running.insert(spi, reply);
         }
         self.add_running_ike_sas(&mut running);
+        let children = state.children().take(limits::SA_LIST_MAX);
         SaListReply {
-            ike_sas: running.into_values().collect(),
-            child_sas: state.children().map(|child| self.child_reply(child, &readiness)).collect(),
+            ike_sas_total: state.ike_sas().len().max(running.len()),
+            ike_sas: running.into_values().take(limits::SA_LIST_MAX).collect(),
+            child_sas: children.map(|child| self.child_reply(child, &readiness)).collect(),
+            child_sas_total: state.children().len(),
         }
     }
 
@@ -138,7 +141,7 @@ impl Member {
         if !self.is_owner() {
             return;
         }
-        for sa in self.ike.sas() {
+        for sa in self.ike.sas().take(limits::SA_LIST_MAX) {
             let spi = IkeSpi(sa.spi.0);
             let reply = replies.entry(spi).or_insert_with(|| IkeSaReply {
                 initiator_spi: None,
