@@ -110,6 +110,7 @@ impl Member {
             Effect::ChildRemoved(spi) => {
                 gone.insert(spi);
                 self.carrying.held(now, RecordName::Child(spi), None);
+                self.warming.forget(spi);
                 self.renewals.removed(spi);
                 self.activity.forget(spi);
                 self.grants.forget(spi);
@@ -147,6 +148,8 @@ impl Member {
         self.activity.note(now, spi);
         if ours {
             self.install(&child);
+        } else if !self.config.is_witness() {
+            self.warming.add(spi);
         }
         self.tables.add(&child, self.replica.state(), self.spi_mask);
         if let Some(hop) = self.config.addresses.next_hop(child.parameters.remote) {
@@ -155,7 +158,7 @@ impl Member {
         self.event(MemberEvent::SaEstablished {
             spi,
             ike: child.ike,
-            connection: child.parameters.connection,
+            connection: child.parameters.connection.clone(),
             peer: child.parameters.remote,
         });
     }

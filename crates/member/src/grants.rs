@@ -107,6 +107,12 @@ impl Grants {
         true
     }
 
+    /// What is wanted, asked for or to be given up.
+    #[cfg(test)]
+    pub(crate) fn outstanding(&self) -> usize {
+        self.wanted.len() + self.asked.len() + self.giving_up.len()
+    }
+
     /// When the next batch leaves.
     pub(crate) fn due(&self) -> Option<Nanos> {
         (!self.wanted.is_empty()).then_some(self.flush_at)

@@ -81,6 +81,7 @@ mod tables;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod warming;
 
 pub use bulletin::Fitness;
 pub use config::{Addresses, Delivery, MemberConfig, SuccessionPolicy, Takeback, TargetConfig};

@@ -115,7 +115,14 @@ pub const IDLE_RENEWAL_MS: (u64, u64) = (60_000, 360_000);
 
 /// Child SAs handed to the workers in one call after a takeover: a millisecond or two, so that no
 /// heartbeat is late.
-pub const LOAD_CHILDREN_PER_ROUND: usize = 128;
+pub const LOAD_CHILDREN_PER_ROUND: usize = 512;
+
+/// Child SAs made ready in one call on a standby: a fraction of a millisecond.
+pub const WARM_CHILDREN_PER_ROUND: usize = 128;
+
+/// Time between two slices of them: a hundred thousand are ready in one or two seconds, and a standby
+/// answers heartbeats meanwhile.
+pub const WARM_PAUSE_MS: u64 = 2;
 
 /// IKE SAs loaded in one call after a takeover, for the same reason.
 pub const LOAD_IKE_SAS_PER_ROUND: usize = 128;
@@ -181,8 +188,11 @@ pub const FLOW_LIST_PATIENCE_MS: u64 = 250;
 /// Flow listings under way at once: each holds memory for its answer.
 pub const FLOW_LISTS_MAX: usize = 8;
 
-/// Child SAs a status shows; `SaList` shows all.
+/// Child SAs a status shows.
 pub const STATUS_CHILDREN_MAX: usize = 256;
+
+/// SAs of each kind that a list of SAs shows: some milliseconds of the controller.
+pub const SA_LIST_MAX: usize = 4_096;
 
 /// Operator changes waiting for their commit.
 pub const OPERATOR_PENDING_MAX: usize = 64;

@@ -94,17 +94,17 @@ mod tests {
     fn busy_sas_come_first_and_none_comes_twice() {
         let mut loading = Loading {
             busy: [300, 299, 300].map(spi).into(),
-            children: (256..600).map(spi).collect(),
+            children: (256..2_000).map(spi).collect(),
             ..Loading::default()
         };
         let first = loading.next_children();
         assert_eq!(first[..3], [300, 299, 256].map(spi));
-        assert_eq!(loading.left(), 344 - limits::LOAD_CHILDREN_PER_ROUND);
+        assert_eq!(loading.left(), 1_744 - limits::LOAD_CHILDREN_PER_ROUND);
         let mut all: Vec<Spi> = first;
         while !loading.is_done() {
             all.extend(loading.next_children());
         }
         all.sort();
-        assert_eq!(all, (256..600).map(spi).collect::<Vec<_>>());
+        assert_eq!(all, (256..2_000).map(spi).collect::<Vec<_>>());
     }
 }

@@ -22,6 +22,7 @@ use crate::outbox::Outbox;
 use crate::ownership::Ownership;
 use crate::renewals::Renewals;
 use crate::tables::TablesKeeper;
+use crate::warming::Warming;
 use holdfast_cluster::{Command, Direction, GrantItem, Mutation, State, mutated, numbers};
 use holdfast_datapath::WorkerCommand;
 use holdfast_ike::{Ike, IkeCounters};
@@ -44,6 +45,8 @@ pub struct Member {
     pub(crate) outbox: Outbox,
     pub(crate) loading: Loading,
     pub(crate) carrying: Carrying,
+    /// While this member is no owner: its SAs made ready.
+    pub(crate) warming: Warming,
     pub(crate) grants: Grants,
     pub(crate) renewals: Renewals,
     pub(crate) activity: Activity,
@@ -59,7 +62,8 @@ pub struct Member {
     /// SAs the workers forget once tables without them are published.
     pub(crate) removals: BTreeSet<Spi>,
     pub(crate) health: Health,
-    /// Its tables were built and its neighbours known, once in this boot.
+    /// Its tables were built and its neighbours known, once in this boot. Whether its SAs are ready
+    /// is asked anew each time.
     pub(crate) warm: bool,
     /// What the others were told last, and when they are told again.
     pub(crate) fitness_told: Option<Fitness>,
@@ -130,6 +134,7 @@ impl Member {
             outbox: Outbox::default(),
             loading: Loading::default(),
             carrying: Carrying::default(),
+            warming: Warming::default(),
             grants: Grants::default(),
             renewals: Renewals::default(),
             activity: Activity::default(),
@@ -226,6 +231,7 @@ impl Member {
         if self.next_hop_review <= now {
             self.review_next_hops(now);
         }
+        self.warming.step(now, self.replica.state());
         self.expire_operations(now);
         self.settle(now);
     }
@@ -244,6 +250,7 @@ impl Member {
             (!self.replica.is_witness(self.config.id)).then_some(self.next_bulletin),
             self.storage_failure_due(),
             Some(self.next_hop_review),
+            self.warming.due(),
         ];
         let leading = self.leading_deadline();
         always.into_iter().flatten().chain(leading).min()

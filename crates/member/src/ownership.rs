@@ -12,7 +12,7 @@ use crate::renewals::{Inherited, Renewals, mix};
 use holdfast_cluster::{ChildRecord, Command, Mutation, Owner, mutated};
 use holdfast_datapath::WorkerCommand;
 use holdfast_ike::IkeError;
-use holdfast_ipsec::{InboundSa, OutboundSa, Spi, TrafficSelector};
+use holdfast_ipsec::{InboundSa, Spi, TrafficSelector};
 use holdfast_packet::{Nanos, Side};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -138,6 +138,7 @@ impl Member {
         self.renewals = Renewals::begin(mix(self.jitter_seed, owner.epoch.0));
         self.loading = Loading::everything(self.replica.state(), self.activity.active(now));
         self.carrying = Carrying::takeover(now, self.replica.state());
+        self.warming.end();
         self.load_slice(now);
         self.tables.begin_ownership();
         self.publish(now, true);
@@ -228,6 +229,7 @@ impl Member {
         self.grants.clear();
         self.renewals = Renewals::default();
         self.announcer = None;
+        self.warming.begin(self.replica.state());
         self.notices.end();
         for side in Side::ALL {
             let neighbours = self.neighbours_mut(side);
@@ -250,20 +252,24 @@ impl Member {
         let spi = child.parameters.inbound_spi;
         let worker = spi.worker(self.spi_mask);
         let horizon = if mutated(Mutation::HorizonIgnored) { u64::MAX } else { child.horizon };
-        let mut parameters = child.parameters.clone();
+        let (mut inbound, outbound) = self.warming.take(child, horizon);
         if mutated(Mutation::SelectorsIgnored) {
+            let mut parameters = (*child.parameters).clone();
             let prefix = TrafficSelector::prefix(Ipv4Addr::UNSPECIFIED, 0);
             parameters.selectors.remote = vec![prefix];
+            let resumed = InboundSa::resume(&parameters, child.floor, &child.edge, horizon);
+            *inbound = resumed;
         }
-        let inbound = InboundSa::resume(&parameters, child.floor, &child.edge, horizon);
-        let outbound = OutboundSa::new(&child.parameters, child.outbound());
-        self.command(worker, WorkerCommand::InstallInbound(Box::new(inbound)));
-        self.command(worker, WorkerCommand::InstallOutbound { id: spi, sa: Box::new(outbound) });
+        self.command(worker, WorkerCommand::InstallInbound(inbound));
+        self.command(worker, WorkerCommand::InstallOutbound { id: spi, sa: outbound });
     }
 
     /// Brings policies and next hops in line with the whole state.
     pub(crate) fn reload_records(&mut self, now: Nanos) {
         self.tables.reload(self.replica.state(), self.spi_mask);
+        if !self.config.is_witness() {
+            self.warming.begin(self.replica.state());
+        }
         self.review_next_hops(now);
     }
 

@@ -6,8 +6,8 @@
 //!   hold-down time, and so long this one has owned
 //! ```
 //!
-//! Fit means: both ports have a link, all workers poll, the tables are built and the neighbours
-//! known. To be handed to, a member must also be connected and have the log but for its last entries.
+//! Fit means: both ports have a link, all workers poll, the tables are built, the SAs made ready and
+//! the neighbours known. To be handed to, a member must also be connected and have the log but for its last entries.
 
 use crate::bulletin::{Bulletin, Fitness, MemberMessage};
 use crate::config::Takeback;
@@ -29,7 +29,7 @@ impl Member {
             outside_up: self.health.is_up(Side::Outside),
             inside_up: self.health.is_up(Side::Inside),
             stalled_workers: u32::try_from(self.health.stalled().count()).unwrap_or(u32::MAX),
-            warm: self.warm,
+            warm: self.warm && self.warming.is_warm(),
         }
     }
 

@@ -70,6 +70,7 @@ pub struct Node {
     publisher: TablesPublisher,
     workers: Vec<WorkerSlot>,
     disk: Disk,
+    limits: WorkerLimits,
     /// Its disk takes nothing any more.
     disk_failed: bool,
     disk_health: DiskHealth,
@@ -92,16 +93,17 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
-    /// Boots a node for the first time.
+    /// Boots a node for the first time, from a disk that holds so many Child SAs.
     pub(crate) fn boot(
         config: &MemberConfig,
+        (mut disk, children): (Disk, usize),
         random: &mut Random,
         now: Nanos,
     ) -> Result<Self, MemberError> {
         let clock = Clock::any(random);
-        let mut disk = Disk::default();
         let recovered = disk.crash();
-        Self::start(config, disk, recovered, random, (clock, now), 1)
+        let limits = WorkerLimits { sas: LIMITS.sas + children, ..LIMITS };
+        Self::start(config, (disk, limits), recovered, random, (clock, now), 1)
     }
 
     /// Boots a node again; with `power_loss` the disk lost what was not synced.
@@ -115,6 +117,7 @@ impl Node {
         let mut disk = self.disk;
         let recovered = if power_loss { disk.power_loss() } else { disk.crash() };
         let boot = (self.clock, now);
+        let disk = (disk, self.limits);
         let mut node = Self::start(config, disk, recovered, random, boot, self.boots + 1)?;
         node.events = self.events;
         node.disk_health = self.disk_health;
@@ -123,7 +126,7 @@ impl Node {
 
     fn start(
         config: &MemberConfig,
-        mut disk: Disk,
+        (mut disk, limits): (Disk, WorkerLimits),
         recovered: Recovered,
         random: &mut Random,
         (clock, now): (Clock, Nanos),
@@ -137,7 +140,7 @@ impl Node {
         };
         let lease = LeaseCell::new();
         let mut publisher = TablesPublisher::new();
-        let workers = start_workers(&config, &lease, &mut publisher);
+        let workers = start_workers(&config, limits, &lease, &mut publisher);
         let member = Member::new(config, recovered, random.seed(), clock.read(now))?;
         Ok(Self {
             clock,
@@ -148,6 +151,7 @@ impl Node {
             publisher,
             workers,
             disk,
+            limits,
             disk_failed: false,
             disk_health: DiskHealth::Good,
             unsynced: None,
@@ -415,6 +419,7 @@ impl Node {
 
 fn start_workers(
     config: &MemberConfig,
+    limits: WorkerLimits,
     lease: &LeaseCell,
     publisher: &mut TablesPublisher,
 ) -> Vec<WorkerSlot> {
@@ -433,7 +438,7 @@ fn start_workers(
             counters: Arc::new(Counters::new()),
             handoff,
             aead: Box::new(Portable),
-            limits: LIMITS,
+            limits,
         });
         WorkerSlot { stalled: false, worker, commands, backlog: VecDeque::new(), events }
     };

@@ -1,6 +1,7 @@
 //! The event heap, and everything that can happen.
 
 use super::checks::{Checks, Violation, member_mac};
+use super::disk::Disk;
 use super::host::{Target, TargetAddresses};
 use super::lan::{Attachment, Lan};
 use super::node::{Life, Node, Wishes};
@@ -17,7 +18,7 @@ use holdfast_datapath::Prefix;
 use holdfast_ike::{Connection, EsnPolicy, Identity, IkeConfig, SyncSupport, TakeoverPolicy};
 use holdfast_ipsec::TrafficSelector;
 use holdfast_packet::{MacAddr, Nanos, Side, ethernet};
-use holdfast_replica::{Lane, Timing};
+use holdfast_replica::{Lane, Recovered, Timing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -173,6 +174,14 @@ impl World {
     /// # Errors
     /// [`MemberError`] when the setup makes no valid configuration.
     pub fn new(setup: Setup) -> Result<Self, MemberError> {
+        Self::storing(setup, &Recovered::default(), 0)
+    }
+
+    /// As [`World::new`], but every disk holds the same log already, with so many Child SAs in it.
+    ///
+    /// # Errors
+    /// [`MemberError`] when the setup makes no valid configuration.
+    pub fn storing(setup: Setup, stored: &Recovered, children: usize) -> Result<Self, MemberError> {
         set_mutation(setup.mutation, setup.small_numbers);
         let config = member_config(&setup);
         let mut world = Self {
@@ -213,7 +222,8 @@ impl World {
                 world.inside.attach(Attachment::Member(id));
             }
             let config = world.config_of(id);
-            let node = Node::boot(&config, &mut world.random, world.now)?;
+            let disk = (Disk::holding(stored.clone()), children);
+            let node = Node::boot(&config, disk, &mut world.random, world.now)?;
             world.nodes.insert(id, node);
         }
         world.schedule(HOUSEKEEPING_US, Event::Housekeeping);

@@ -34,7 +34,10 @@ fn hand_over(world: &mut World, to: Option<MemberId>) -> OperatorReply {
 
 /// Ten handovers in a row under probes of 1 kHz through every tunnel; what is lost.
 fn lost_in_ten_handovers(setup: Setup) -> u64 {
-    let mut world = connected(setup);
+    lost_in_ten_handovers_of(connected(setup))
+}
+
+fn lost_in_ten_handovers_of(mut world: World) -> u64 {
     world.run_for_ms(1_500);
     let (before, rekeys) = (unanswered(&mut world), rekeys(&world));
     world.run_for_ms(50);
@@ -54,6 +57,15 @@ fn lost_in_ten_handovers(setup: Setup) -> u64 {
 
 fn rekeys(world: &World) -> u64 {
     world.peers().iter().map(Peer::rekeys).sum()
+}
+
+#[test]
+fn a_handover_with_thousands_of_sas_loses_no_packet_either() {
+    const STORED: u32 = 3_000;
+    let setup = Setup { peers: 3, workers: 2, ..Setup::default() };
+    println!("seed {}: {setup:?}", setup.seed);
+    let world = World::storing(setup, &scale::disk_with(STORED), STORED as usize).unwrap();
+    assert_eq!(lost_in_ten_handovers_of(connect(world)), 0);
 }
 
 #[test]

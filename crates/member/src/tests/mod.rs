@@ -34,7 +34,10 @@ fn world(setup: Setup) -> World {
 
 /// A world with an owner, all targets up, and a peer whose calls are answered.
 fn connected(setup: Setup) -> World {
-    let mut world = world(setup);
+    connect(world(setup))
+}
+
+fn connect(mut world: World) -> World {
     world.run_until(PATIENCE_MS, |world| world.owner().is_some()).expect("an owner");
     let now = world.now();
     world.peers_mut().iter_mut().for_each(|peer| peer.connect(now));

@@ -3,15 +3,18 @@
 use super::*;
 use crate::{Addresses, Input, Member, MemberConfig, Output, limits};
 use holdfast_cluster::{
-    Command, Epoch, IkeSpi, Incarnation, Owner, State, StateChange, limits::CHANGES_MAX,
+    Command, Epoch, IkeSpi, Incarnation, Owner, State, StateChange,
+    limits::{CHANGES_MAX, COMMAND_BYTES_MAX},
 };
 use holdfast_crypto::{AeadAlgorithm, SecretBytes};
-use holdfast_datapath::{Prefix, WorkerCommand};
+use holdfast_datapath::{Prefix, WorkerCommand, WorkerEvent};
 use holdfast_ike::{Identity, IkeConfig};
 use holdfast_ipsec::{ChildSaParameters, Encapsulation, SaKey, Selectors, Spi, TrafficSelector};
 use holdfast_packet::{MacAddr, Nanos};
-use holdfast_replica::{HardState, Recovered, SnapshotImage, Timing};
-use std::collections::VecDeque;
+use holdfast_replica::{
+    Compaction, HardState, LogEntry, Recovered, SnapshotImage, Timing, WriteBatch,
+};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
 const SAS: u32 = 1_000;
@@ -40,13 +43,22 @@ fn child(number: u32) -> ChildSaParameters {
 
 /// The disk of a member whose cluster had one IKE SA with a Child SA per number.
 fn full_disk() -> Recovered {
+    disk_with(SAS)
+}
+
+pub(super) fn disk_with(sas: u32) -> Recovered {
+    disk(sas, sas)
+}
+
+/// The disk of a member whose cluster had so many Child SAs of so many IKE SAs.
+fn disk(ike_sas: u32, sas: u32) -> Recovered {
     let owner = Owner { member: MemberId(9), incarnation: Incarnation(1), epoch: Epoch(1) };
     let mut state = State::new();
     let mut index = 1;
     state.apply(index, &Command::TakeOwnership { owner });
-    let changes: Vec<StateChange> = (0..SAS)
+    let changes: Vec<StateChange> = (0..sas)
         .flat_map(|number| {
-            let ike = IkeSpi(u64::from(number) + 1);
+            let ike = IkeSpi(u64::from(number % ike_sas) + 1);
             let state = SecretBytes::new(b"unreadable".to_vec());
             let parameters = Box::new(child(number));
             [
@@ -59,10 +71,10 @@ fn full_disk() -> Recovered {
         index += 1;
         state.apply(index, &Command::Ike { owner, changes: changes.to_vec() });
     }
-    assert_eq!(state.children().len(), SAS as usize);
+    assert_eq!(state.children().len(), sas as usize);
     Recovered {
         hard_state: HardState { term: 1, vote: 0, commit: index },
-        snapshot: Some(SnapshotImage { index, term: 1, data: state.snapshot() }),
+        snapshot: Some(SnapshotImage { index, term: 1, data: state.snapshot().into() }),
         entries: Vec::new(),
     }
 }
@@ -72,7 +84,7 @@ fn config() -> MemberConfig {
         succession: crate::SuccessionPolicy::default(),
         id: MemberId(1),
         incarnation: Incarnation(1),
-        witnesses: std::collections::BTreeSet::new(),
+        witnesses: BTreeSet::new(),
         release: String::new(),
         member_addresses: std::collections::BTreeMap::new(),
         join: false,
@@ -93,6 +105,40 @@ fn config() -> MemberConfig {
         maglev_seed: 1,
         flow_seed: 2,
     }
+}
+
+#[test]
+fn a_standby_has_every_sa_ready_before_it_owns_and_again_once_it_does_not_any_more() {
+    let mut now = Nanos::from_secs(1);
+    let mut member = Member::new(config(), full_disk(), [3; 32], now).unwrap();
+    // The boot quarantine is no time to own, but one to get ready in.
+    for _ in 0..SAS as usize / limits::WARM_CHILDREN_PER_ROUND {
+        assert!(!member.warming.is_warm() && !member.own_fitness().warm);
+        now = now.plus_ms(limits::WARM_PAUSE_MS);
+        member.handle_timeout(now);
+    }
+    assert!(member.warming.is_warm());
+    now = now.plus_ms(limits::WARM_PAUSE_MS);
+    member.handle_timeout(now);
+    assert_eq!(member.warming.prepared(), SAS as usize);
+    assert_eq!(member.state().owner().unwrap().member, MemberId(9), "not the owner yet");
+
+    let end = now.plus_ms(1_000);
+    while now < end {
+        carry_out(&mut member, now);
+        now = member.next_deadline().unwrap().clamp(now, end);
+        member.handle_timeout(now);
+    }
+    assert!(member.speaks(now));
+    assert_eq!(member.warming.prepared(), 0, "all of them went to the workers");
+
+    member.relinquish(now, crate::LossCause::Leadership);
+    assert!(!member.warming.is_warm());
+    for _ in 0..=SAS as usize / limits::WARM_CHILDREN_PER_ROUND {
+        now = now.plus_ms(limits::WARM_PAUSE_MS);
+        member.warming.step(now, member.replica.state());
+    }
+    assert_eq!(member.warming.prepared(), SAS as usize);
 }
 
 #[test]
@@ -128,6 +174,96 @@ fn a_takeover_installs_every_sa_once_and_in_slices() {
     assert!(calls >= SAS as usize / limits::LOAD_CHILDREN_PER_ROUND);
     installed.dedup();
     assert_eq!(installed.len(), SAS as usize, "each once");
+}
+
+/// What is on a disk behind its last checkpoint, at most.
+#[derive(Default)]
+struct LogSize {
+    entries: usize,
+    bytes: usize,
+    entries_max: usize,
+    bytes_max: usize,
+    checkpoints: usize,
+}
+
+impl LogSize {
+    fn store(&mut self, batch: &WriteBatch) {
+        let bytes =
+            |entries: &[LogEntry]| entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+        if let Some(checkpoint) = &batch.checkpoint {
+            // Whoever stores a snapshot encodes it.
+            assert!(!checkpoint.snapshot.data.is_empty());
+            (self.entries, self.bytes) = (checkpoint.entries.len(), bytes(&checkpoint.entries));
+            self.checkpoints += 1;
+        }
+        self.entries += batch.entries.len();
+        self.bytes += bytes(&batch.entries);
+        self.entries_max = self.entries_max.max(self.entries);
+        self.bytes_max = self.bytes_max.max(self.bytes);
+    }
+}
+
+/// Carries everything out and answers as disk and workers would; grants are taken off `asked`.
+fn serve(member: &mut Member, now: Nanos, log: &mut LogSize, asked: &mut BTreeSet<Spi>) {
+    loop {
+        let mut persisted = None;
+        while let Some(output) = member.poll_output() {
+            match output {
+                Output::Persist(batch) => {
+                    log.store(&batch);
+                    persisted = Some(batch.number);
+                }
+                Output::Worker { command: WorkerCommand::Grant { id, .. }, .. } => {
+                    asked.remove(&id);
+                }
+                _ => {}
+            }
+        }
+        let Some(number) = persisted else { return };
+        member.handle(now, Input::Persisted(number));
+    }
+}
+
+/// Counts only, no times: nothing that is kept grows with what has been done.
+#[test]
+fn log_and_queues_of_a_hundred_thousand_sas_under_load_stay_within_their_bounds() {
+    const MANY: u32 = 100_000;
+    const ROUNDS: usize = 10;
+    let mut now = Nanos::from_secs(1);
+    let mut member = Member::new(config(), disk(1, MANY), [3; 32], now).unwrap();
+    let (mut log, mut asked) = (LogSize::default(), BTreeSet::new());
+    let mut step = |member: &mut Member, asked: &mut BTreeSet<Spi>| {
+        serve(member, now, &mut log, asked);
+        now = member.next_deadline().unwrap().max(now);
+        member.handle_timeout(now);
+        now
+    };
+    while member.ownership.owner().is_none() || !member.loading.is_done() {
+        step(&mut member, &mut asked);
+    }
+    let spis: Vec<Spi> = member.state().children().map(|c| c.parameters.inbound_spi).collect();
+    assert_eq!(spis.len(), MANY as usize);
+    for _ in 0..ROUNDS {
+        asked.extend(&spis);
+        for few in spis.chunks(4_096) {
+            let now = step(&mut member, &mut asked);
+            for id in few.iter().copied() {
+                let event = WorkerEvent::RangeLow { id, remaining: 0, rate_pps: 100 };
+                member.handle(now, Input::Worker { worker: id.worker(1), event });
+            }
+            for (name, length, bound) in member.queues() {
+                assert!(length <= bound, "{name}: {length}");
+            }
+        }
+        while !asked.is_empty() {
+            step(&mut member, &mut asked);
+        }
+        assert_eq!(member.grants.outstanding(), 0, "nothing is kept of what was answered");
+    }
+    let rule = Compaction::default();
+    assert!(log.checkpoints > 0, "the load is enough to meet the bound");
+    assert!(log.bytes_max as u64 <= rule.bytes + COMMAND_BYTES_MAX as u64, "{}", log.bytes_max);
+    assert!(log.entries_max as u64 <= rule.entries + rule.retained_entries, "{}", log.entries_max);
 }
 
 /// Carries the outputs out that a cluster of one needs; returns the events.
