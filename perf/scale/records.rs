@@ -103,10 +103,18 @@ pub(crate) fn measure(sas: u32) -> Vec<Figure> {
         0.0
     });
     time("hash", &mut || state.hash() as f64);
-    time("clone", &mut || state.clone().records() as f64);
+    let mut frozen = None;
+    time("freeze for a snapshot (controller)", &mut || {
+        frozen = Some(state.freeze());
+        0.0
+    });
+    time("apply TakeOwnership while a snapshot is encoded", &mut || {
+        state.apply(index + 2, &Command::TakeOwnership { owner: owner(3) });
+        0.0
+    });
     let mut snapshot = None;
-    let size = time("encode snapshot", &mut || {
-        snapshot = Some(state.snapshot());
+    let size = time("encode snapshot (storage thread)", &mut || {
+        snapshot = frozen.take().map(|frozen| frozen.encode());
         snapshot.as_ref().map_or(0.0, |bytes| bytes.len() as f64)
     });
     time("restore snapshot", &mut || {
