@@ -26,6 +26,14 @@ pub(super) fn log(event: &MemberEvent) {
             epoch = owner.epoch.0,
             "{event}"
         ),
+        MemberEvent::OwnerFailed { owner, cause, detected_in_ms } => tracing::warn!(
+            event = "owner_failed",
+            member = owner.member.0,
+            epoch = owner.epoch.0,
+            cause = cause.name(),
+            detected_in_ms,
+            "{event}"
+        ),
         MemberEvent::LeaderChanged { term, leader } => tracing::info!(
             event = "leader_changed",
             term,

@@ -25,6 +25,7 @@ impl Member {
             ReplicaOutput::StateReplaced { .. } => self.on_state_replaced(now),
             ReplicaOutput::RoleChanged { role, term, leader } => {
                 self.event(MemberEvent::LeaderChanged { term, leader });
+                self.suspect_owner(now, role);
                 match role {
                     Role::Leader if self.config.is_witness() => {}
                     Role::Leader => self.begin_claim(now),

@@ -33,6 +33,15 @@ pub enum MemberEvent {
         /// Who.
         owner: Owner,
     },
+    /// The owner failed, as this member noticed and the others agreed.
+    OwnerFailed {
+        /// Who.
+        owner: Owner,
+        /// How it showed.
+        cause: FailureCause,
+        /// From the last word of it to the decision that it failed.
+        detected_in_ms: u64,
+    },
     /// Who leads the replication changed.
     LeaderChanged {
         /// In this term.
@@ -248,6 +257,26 @@ pub enum LossCause {
     Superseded,
 }
 
+/// How an owner's failure showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureCause {
+    /// Its connections ended, and nothing came any more: the process is gone.
+    Disconnected,
+    /// Nothing came any more: it hangs, its host is off, or the network between is cut.
+    Silent,
+}
+
+impl FailureCause {
+    /// Its name in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disconnected => "disconnected",
+            Self::Silent => "silent",
+        }
+    }
+}
+
 /// Why a handover was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandoverCause {
@@ -276,6 +305,9 @@ impl fmt::Display for MemberEvent {
             }
             Self::OwnershipLost { owner, cause } => write!(f, "no longer {owner}: {cause}"),
             Self::OwnerChanged { owner } => write!(f, "the common address is owned by {owner}"),
+            Self::OwnerFailed { owner, cause, detected_in_ms } => {
+                write!(f, "owner {owner} failed: {}, detected in {detected_in_ms} ms", cause.name())
+            }
             Self::LeaderChanged { term, leader: Some(leader) } => {
                 write!(f, "member {leader} leads in term {term}")
             }

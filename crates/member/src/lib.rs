@@ -76,6 +76,7 @@ mod renewals;
 mod status;
 mod store_list;
 mod succession;
+mod suspicion;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -86,7 +87,7 @@ mod warming;
 pub use bulletin::Fitness;
 pub use config::{Addresses, Delivery, MemberConfig, SuccessionPolicy, Takeback, TargetConfig};
 pub use error::MemberError;
-pub use event::{HandoverCause, LossCause, MemberEvent};
+pub use event::{FailureCause, HandoverCause, LossCause, MemberEvent};
 pub use io::{Input, Output};
 pub use member::Member;
 pub use notices::{NoticeState, OwnerNotice, TargetEvent, TargetReport};

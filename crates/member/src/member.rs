@@ -21,6 +21,7 @@ use crate::operations::Operations;
 use crate::outbox::Outbox;
 use crate::ownership::Ownership;
 use crate::renewals::Renewals;
+use crate::suspicion::Suspicion;
 use crate::tables::TablesKeeper;
 use crate::warming::Warming;
 use holdfast_cluster::{Command, Direction, GrantItem, Mutation, State, mutated, numbers};
@@ -86,6 +87,7 @@ pub struct Member {
     pub(crate) refusals: BTreeMap<&'static str, u64>,
     /// When this member learnt who owns.
     pub(crate) owner_since: Option<Nanos>,
+    pub(crate) suspicion: Suspicion,
     pub(crate) quarantine_until: Nanos,
     /// Not before this moment is anything proposed again.
     pub(crate) propose_retry: Nanos,
@@ -163,6 +165,7 @@ impl Member {
             storage_failure: None,
             refusals: BTreeMap::new(),
             owner_since: None,
+            suspicion: Suspicion::default(),
             quarantine_until: now.plus_ns(config.timing.promise_ns()),
             propose_retry: Nanos::ZERO,
             jitter_seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
@@ -199,7 +202,10 @@ impl Member {
                     self.event(MemberEvent::PeerMessageRefused { from, reason });
                 }
             }
-            Input::PeerDown(member) => self.replica.peer_down(now, member),
+            Input::PeerDown(member) => {
+                self.suspicion.connection_lost(now, member);
+                self.replica.peer_down(now, member);
+            }
             Input::SnapshotDelivered { to, delivered } => {
                 self.replica.snapshot_delivered(now, to, delivered);
             }

@@ -92,6 +92,7 @@ pub struct Replica {
     pub(crate) snapshot_has_members: bool,
     next_tick: Nanos,
     quarantine_until: Nanos,
+    leader_heard: Option<(MemberId, Nanos)>,
     announced_role: (Role, u64, Option<MemberId>),
     announced_lease: Option<Nanos>,
     halted: bool,
@@ -139,6 +140,7 @@ impl Replica {
             promise: Promise::at_boot(quarantine_until),
             next_tick: quarantine_until.plus_ns(config.timing.tick_ns()),
             quarantine_until,
+            leader_heard: None,
             config,
             node,
             state,
@@ -262,6 +264,7 @@ impl Replica {
     fn heard_leader(&mut self, now: Nanos, leader: MemberId, term: u64, sent: Nanos) {
         let until = now.plus_ns(self.config.timing.promise_ns());
         self.promise.give(leader, term, sent, until);
+        self.leader_heard = Some((leader, now));
         // Ticks due before this message must not count against the promise just given.
         if now >= self.quarantine_until && self.next_tick <= now {
             self.next_tick = self.tick_after(now);
@@ -563,6 +566,12 @@ impl Replica {
     #[must_use]
     pub fn leader(&self) -> Option<MemberId> {
         Some(self.node.raft.leader_id).filter(|id| *id != raft::INVALID_ID).map(MemberId)
+    }
+
+    /// The leader this member followed last in this process, and when it took its last message.
+    #[must_use]
+    pub fn leader_heard(&self) -> Option<(MemberId, Nanos)> {
+        self.leader_heard
     }
 
     /// Whether this member leads. Not a permission to act: that is the lease.

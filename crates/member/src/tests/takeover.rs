@@ -1,6 +1,8 @@
 //! The owner dies: the same SA goes on elsewhere.
 
 use super::*;
+use crate::FailureCause;
+use holdfast_cluster::Owner;
 use holdfast_replica::Timing;
 
 #[test]
@@ -345,5 +347,51 @@ fn a_member_that_was_away_for_long_gets_a_snapshot_and_can_own() {
     let start = world.now();
     world.run_for_ms(200);
     assert!(world.peers()[0].first_answer_since(start).is_some());
+    assert_lawful(&mut world);
+}
+
+/// Every failure of an owner that was told, by whomever.
+fn failures(world: &World) -> Vec<(Owner, FailureCause, u64)> {
+    let events = world.nodes().flat_map(|(_, node)| node.events());
+    let failed = events.filter_map(|(_, event)| match event {
+        MemberEvent::OwnerFailed { owner, cause, detected_in_ms } => {
+            Some((*owner, *cause, *detected_in_ms))
+        }
+        _ => None,
+    });
+    failed.collect()
+}
+
+#[test]
+fn the_failure_of_an_owner_is_told_once_with_its_cause_and_a_handover_is_none() {
+    let mut world = connected(Setup::default());
+    world.run_for_ms(1_500);
+    let first = owner(&world);
+    let done = ask(&mut world, first, OperatorRequest::Handover { to: None });
+    assert!(matches!(done, OperatorReply::Done(_)), "{done:?}");
+    world.run_for_ms(1_000);
+    assert_eq!(failures(&world), [], "nobody failed");
+
+    let second = owner(&world);
+    world.freeze(second, true);
+    takeover_ms(&mut world, second);
+    let told = failures(&world);
+    let [(owner_then, FailureCause::Silent, ms)] = told[..] else { panic!("{told:?}") };
+    assert_eq!(owner_then.member, second);
+    assert!((25..=50).contains(&ms), "{ms} ms");
+    world.freeze(second, false);
+    world.run_for_ms(1_000);
+
+    let third = owner(&world);
+    world.kill(third);
+    for (id, _) in world.nodes().map(|(id, node)| (id, node.life())).collect::<Vec<_>>() {
+        if id != third {
+            world.break_connection(id, third);
+        }
+    }
+    takeover_ms(&mut world, third);
+    let told = failures(&world);
+    let [_, (owner_then, FailureCause::Disconnected, _)] = told[..] else { panic!("{told:?}") };
+    assert_eq!(owner_then.member, third);
     assert_lawful(&mut world);
 }
