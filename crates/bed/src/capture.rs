@@ -19,6 +19,11 @@ use std::time::Duration;
 
 /// Enough of each frame for every header and the explicit IV of ESP.
 const SNAP_BYTES: &str = "96";
+/// Whole frames of links without segmentation offload.
+const WHOLE: &str = "2048";
+/// Without it the kernel hands frames over in blocks, a second apart when little happens, and the last
+/// block is lost at the end.
+const IMMEDIATE: &str = "--immediate-mode";
 /// Kernel buffer of each capture: about a second of the bed's busiest link.
 const BUFFER_KIB: &str = "16384";
 
@@ -50,7 +55,8 @@ pub struct CaptureFile {
 }
 
 impl Capture {
-    /// Starts capturing what passes `device` of `namespace` and matches `filter` into `file`.
+    /// Starts capturing what passes `device` of `namespace` and matches `filter` into `file`. Of the
+    /// last second before its end something may be missing.
     ///
     /// # Errors
     /// When tcpdump does not start to listen.
@@ -61,23 +67,78 @@ impl Capture {
         filter: &str,
         file: &Path,
     ) -> Result<Self, BedError> {
+        let mut capture = Self::begin(namespace, (device, direction, filter), file, &[])?;
+        capture.wait_until_listening()?;
+        Ok(capture)
+    }
+
+    /// As [`start`](Self::start), up to the moment it ends: for a short capture of little.
+    ///
+    /// # Errors
+    /// When tcpdump does not start to listen.
+    pub fn start_short(
+        namespace: &Namespace,
+        device: &str,
+        direction: Direction,
+        filter: &str,
+        file: &Path,
+    ) -> Result<Self, BedError> {
+        let of = (device, direction, filter);
+        let mut capture = Self::begin(namespace, of, file, &[IMMEDIATE])?;
+        capture.wait_until_listening()?;
+        Ok(capture)
+    }
+
+    /// As [`start`](Self::start) for several devices of one namespace at once, everything that its
+    /// owner sends on each, up to the moment it ends. Frames of devices in `whole` are kept whole.
+    ///
+    /// # Errors
+    /// When one tcpdump does not start to listen.
+    pub fn start_each(
+        namespace: &Namespace,
+        folder: &Path,
+        devices: &[String],
+        whole: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Self>, BedError> {
+        let begin = |device: &String| {
+            let file = folder.join(format!("{device}.pcap"));
+            let settings = [IMMEDIATE, "-s", WHOLE];
+            let settings = if whole(device) { &settings[..] } else { &settings[..1] };
+            Self::begin(namespace, (device, Direction::In, ""), &file, settings)
+        };
+        let mut captures = devices.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
+        captures.iter_mut().try_for_each(Self::wait_until_listening)?;
+        Ok(captures)
+    }
+
+    fn begin(
+        namespace: &Namespace,
+        (device, direction, filter): (&str, Direction, &str),
+        file: &Path,
+        settings: &[&str],
+    ) -> Result<Self, BedError> {
         let log = file.with_extension("log");
-        let fixed = ["tcpdump", "-n", "-Z", "root", "-s", SNAP_BYTES, "-B", BUFFER_KIB, "-Q"];
-        let mut command: Vec<&OsStr> = fixed.iter().map(OsStr::new).collect();
+        // What a capture of the same name before said is not about this one.
+        let _ = std::fs::remove_file(&log);
+        let fixed = ["tcpdump", "-n", "-Z", "root", "-s", SNAP_BYTES, "-B", BUFFER_KIB];
+        let mut command: Vec<&OsStr> = fixed.iter().chain(settings).map(OsStr::new).collect();
         let direction = match direction {
             Direction::In => "in",
             Direction::Out => "out",
             Direction::Both => "inout",
         };
-        command.extend([direction, "-i", device, "-w"].map(OsStr::new));
+        command.extend(["-Q", direction, "-i", device, "-w"].map(OsStr::new));
         command.push(file.as_os_str());
         command.extend((!filter.is_empty()).then_some(OsStr::new(filter)));
-        let mut tcpdump = Process::start(namespace, "tcpdump", &log, &[], &command)?;
-        wait_until("tcpdump to listen", Duration::from_secs(10), || {
-            tcpdump.expect_running()?;
-            Ok(tcpdump.last_words(5).contains("listening on").then_some(()))
-        })?;
+        let tcpdump = Process::start(namespace, "tcpdump", &log, &[], &command)?;
         Ok(Self { file: file.to_owned(), tcpdump })
+    }
+
+    fn wait_until_listening(&mut self) -> Result<(), BedError> {
+        wait_until("tcpdump to listen", Duration::from_secs(10), || {
+            self.tcpdump.expect_running()?;
+            Ok(self.tcpdump.last_words(5).contains("listening on").then_some(()))
+        })
     }
 
     /// Ends the capture, everything written.

@@ -108,8 +108,8 @@ pub struct Cluster {
     delivery: Option<Delivery>,
     folder: PathBuf,
     members: Vec<Member>,
-    /// The member that votes and never owns.
-    witness: Option<u8>,
+    /// The members that vote and never own.
+    witnesses: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -158,7 +158,7 @@ impl Cluster {
     /// # Errors
     /// When the tool refuses.
     pub fn prepare(bed: &Bed, options: ClusterOptions) -> Result<Self, BedError> {
-        Self::prepare_with(bed, options, None, None)
+        Self::prepare_with(bed, options, &[], None)
     }
 
     /// Like [`Self::prepare`], with member `witness` a witness: it has no use for its ports.
@@ -170,7 +170,7 @@ impl Cluster {
         options: ClusterOptions,
         witness: u8,
     ) -> Result<Self, BedError> {
-        Self::prepare_with(bed, options, Some(witness), None)
+        Self::prepare_with(bed, options, &[witness], None)
     }
 
     /// Like [`Self::prepare`], for targets that run [`crate::follower::Followers`].
@@ -182,18 +182,24 @@ impl Cluster {
         options: ClusterOptions,
         delivery: Delivery,
     ) -> Result<Self, BedError> {
-        Self::prepare_with(bed, options, None, Some(delivery))
+        Self::prepare_with(bed, options, &[], Some(delivery))
     }
 
-    fn prepare_with(
+    /// Like [`Self::prepare`], with any number of witnesses, and for targets that run
+    /// [`crate::follower::Followers`] if `delivery` says how packets reach them.
+    ///
+    /// # Errors
+    /// When the tool refuses.
+    pub fn prepare_with(
         bed: &Bed,
         options: ClusterOptions,
-        witness: Option<u8>,
+        witnesses: &[u8],
         delivery: Option<Delivery>,
     ) -> Result<Self, BedError> {
         let folder = bed.folder("cluster");
         let members = (1..).take(bed.topology.members.len());
-        let mut cluster = Self { options, delivery, folder, members: Vec::new(), witness };
+        let witnesses = witnesses.to_vec();
+        let mut cluster = Self { options, delivery, folder, members: Vec::new(), witnesses };
         cluster.make_certificates(bed.topology.members.len())?;
         for number in members {
             let member = cluster.configure(bed, number)?;
@@ -246,7 +252,7 @@ key = \"{shared}/member-{number}.key\"
                  role = \"{role}\"\n"
             );
         }
-        if self.witness == Some(number) {
+        if self.witnesses.contains(&number) {
             return text;
         }
         let _ = write!(
@@ -308,7 +314,7 @@ remote_ts = [\"{CLIENT_INNER}/32\"]
     }
 
     fn role(&self, number: u8) -> &'static str {
-        if self.witness == Some(number) { "witness" } else { "full" }
+        if self.witnesses.contains(&number) { "witness" } else { "full" }
     }
 
     /// Starts member `number`, or starts it again after a kill.

@@ -93,7 +93,20 @@ impl StrongSwan {
         folder: &Path,
         connection: &Connection,
     ) -> Result<Self, BedError> {
-        Self::start(namespace, folder, &client_configuration(connection))
+        Self::start_client_with(namespace, folder, connection, &Daemon::default())
+    }
+
+    /// As [`start_client`](Self::start_client), with settings of the daemon itself.
+    ///
+    /// # Errors
+    /// When charon does not start or does not like its configuration.
+    pub fn start_client_with(
+        namespace: &Namespace,
+        folder: &Path,
+        connection: &Connection,
+        daemon: &Daemon,
+    ) -> Result<Self, BedError> {
+        Self::start_with(namespace, folder, &client_configuration(connection), daemon)
     }
 
     /// Starts charon in `namespace` with the given swanctl.conf.

@@ -61,6 +61,8 @@ pub struct IkeMessage {
     pub at: Wall,
     /// From whom.
     pub sender: Sender,
+    /// The end that is not the common address: which peer it is about.
+    pub peer: Ipv4Addr,
     /// Its header.
     pub header: Ike,
 }
@@ -134,7 +136,11 @@ impl OutsideWire {
         }
         self.target_packets += u64::from(is_from_target(packet, sender));
         match packet.content {
-            Content::Ike(header) => self.ike.push(IkeMessage { at, sender, header }),
+            Content::Ike(header) => {
+                let from_common = packet.source == COMMON;
+                let peer = if from_common { packet.destination } else { packet.source };
+                self.ike.push(IkeMessage { at, sender, peer, header });
+            }
             Content::Esp(esp) => self.take_esp(at, sender, esp, frame),
             _ => {}
         }

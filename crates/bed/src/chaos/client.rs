@@ -7,12 +7,12 @@ use crate::capture::{Capture, CaptureFile, Direction};
 use crate::error::BedError;
 use crate::fetch::{Download, DownloadLog};
 use crate::namespace::Namespace;
-use crate::peer::{CLIENT_IDENTITY, Connection, PRE_SHARED_KEY, StrongSwan};
+use crate::peer::{Connection, StrongSwan};
+use crate::peers::{connection_tables, identity, inner, join};
 use crate::probe::{ProbeLog, Prober};
 use crate::time::Wall;
-use crate::topology::{CLIENT_INNER, COMMON, ECHO_PORT};
-use std::fmt::Write;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use crate::topology::{COMMON, ECHO_PORT};
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,32 +23,12 @@ const PACES: [Duration; 3] =
 pub const CLIENTS: u8 = PACES.len() as u8;
 const RESETS_ONLY: &str = "tcp[tcpflags] & tcp-rst != 0";
 
-/// A client's identity.
-fn identity(number: u8) -> String {
-    if number == 1 { CLIENT_IDENTITY.to_owned() } else { format!("{number}.{CLIENT_IDENTITY}") }
-}
-
-/// A client's address inside the tunnel.
-fn inner(number: u8) -> Ipv4Addr {
-    let [a, b, c, d] = CLIENT_INNER.octets();
-    Ipv4Addr::new(a, b, c, d + number - 1)
-}
-
 /// Short lifetimes, so that the members begin rekeys as well.
 const LIFETIMES: &str = "child_lifetime_s = 60\nike_lifetime_s = 90\n";
 
 /// Settings of the first client's `[[connection]]`, and the others' tables behind it.
 pub fn connection_settings() -> String {
-    let mut text = LIFETIMES.to_owned();
-    for number in 2..=CLIENTS {
-        let (identity, inner) = (identity(number), inner(number));
-        let _ = write!(
-            text,
-            "\n[[connection]]\nname = \"client{number}\"\nremote_id = \"{identity}\"\n\
-             psk = \"{PRE_SHARED_KEY}\"\nremote_ts = [\"{inner}/32\"]\n{LIFETIMES}"
-        );
-    }
-    text
+    LIFETIMES.to_owned() + &connection_tables(CLIENTS, LIFETIMES)
 }
 
 /// One client.
@@ -110,11 +90,6 @@ impl Client {
             namespace,
             downloads: Vec::new(),
         })
-    }
-
-    /// Where its link ends among the wires.
-    pub fn far_end(number: u8) -> String {
-        if number == 1 { "client-out".to_owned() } else { format!("client{number}-out") }
     }
 
     fn host<'a>(&'a self, bed: &'a Bed) -> &'a Namespace {
@@ -187,25 +162,5 @@ impl Client {
         };
         let resets = self.resets.take().map(Capture::finish).transpose()?;
         Ok(Seen { probes, resets, downloads: std::mem::take(&mut self.downloads) })
-    }
-}
-
-fn join(bed: &Bed, number: u8) -> Result<Namespace, BedError> {
-    let address = Ipv4Addr::new(198, 51, 100, 10 + number - 1);
-    let mac = [0x02, 0x68, 0x66, 0x02, number, 0x01];
-    let host = bed.topology.join_outside(&format!("client{number}"), address, mac)?;
-    host.links(&format!("addr add {}/32 dev lo\n", inner(number)))?;
-    Ok(host)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_client_has_a_connection_of_its_own() {
-        let settings = connection_settings();
-        assert_eq!(settings.matches("[[connection]]").count(), usize::from(CLIENTS) - 1);
-        assert!(settings.contains("remote_ts = [\"10.77.0.12/32\"]"), "{settings}");
     }
 }

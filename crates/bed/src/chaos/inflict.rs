@@ -3,6 +3,7 @@
 use super::disk::Disk;
 use super::fault::{Fault, Link};
 use crate::bed::Bed;
+use crate::cuts::{Way, cut, lift};
 use crate::error::BedError;
 use crate::leftovers::folder_in;
 use crate::member::Cluster;
@@ -16,6 +17,8 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// Name of the rules that cut a member off one way.
+const CUT: &str = "chaos";
 /// A clock that differs by days, for a restarted member.
 const OTHER_CLOCK: [&str; 5] =
     ["unshare", "--time", "--boottime=777777", "--monotonic=777777", "--"];
@@ -129,8 +132,7 @@ impl Faults {
             }
             Fault::LinkDown(link) => return set_link(bed, member, link, true),
             Fault::Deaf | Fault::Mute => {
-                let namespace = bed.topology.member(member)?;
-                return namespace.run(&["nft", "delete", "table", "ip", "chaos"]).map(drop);
+                return lift(bed.topology.member(member)?, CUT);
             }
             Fault::FullDisk => self.disk(member)?.relieve(),
             Fault::FailingDisk => {
@@ -167,15 +169,11 @@ fn set_link(bed: &Bed, member: u8, link: Link, up: bool) -> Result<(), BedError>
 }
 
 fn cut_one_way(bed: &Bed, member: u8, incoming: bool) -> Result<(), BedError> {
-    let (hook, device) = if incoming { ("input", "iifname") } else { ("output", "oifname") };
-    let rules = format!(
-        "add table ip chaos\n\
-         add chain ip chaos cut {{ type filter hook {hook} priority 0; }}\n\
-         add rule ip chaos cut {device} \"mgmt\" drop\n"
-    );
-    let namespace = bed.topology.member(member)?.name();
-    let arguments = ["netns", "exec", namespace, "nft", "-f", "-"];
-    crate::process::run_with_input("ip", &arguments, &rules).map(drop)
+    let host = bed.topology.member(member)?;
+    match incoming {
+        true => cut(host, CUT, Way::In, "iifname mgmt"),
+        false => cut(host, CUT, Way::Out, "oifname mgmt"),
+    }
 }
 
 /// Stops the thread of a member's first worker for a while.

@@ -31,6 +31,7 @@ use crate::demo::Progress;
 use crate::error::BedError;
 use crate::hostile::{Kind, Overheard, Stranger};
 use crate::member::{Cluster, ClusterOptions, Profile, Programs};
+use crate::peers::far_end;
 use crate::report::Machine;
 use crate::time::{Wall, rounded};
 use crate::topology::Size;
@@ -475,7 +476,7 @@ impl Captures {
     }
 
     fn add_client(&mut self, bed: &Bed, number: u8) -> Result<(), BedError> {
-        let end = Client::far_end(number);
+        let end = far_end(number);
         let file = bed.memory_path(&format!("{end}.pcap"));
         let capture = Capture::start(&bed.topology.wires, &end, Direction::In, "", &file)?;
         self.outside.push((Sender::Client, capture));
