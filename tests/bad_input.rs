@@ -8,7 +8,7 @@
 mod common;
 mod scapy;
 
-use common::{PATIENCE, Scene};
+use common::{PATIENCE, Scene, log_keys, logged_key};
 use holdfast_bed::capture::{Capture, Direction, read_frames};
 use holdfast_bed::hostile::{
     Kind, Message, Overheard, PORT_IKE, PORT_NAT_TRAVERSAL, PROTOCOL_ESP, STRANGER, Stranger, ipv4,
@@ -498,33 +498,6 @@ fn rise(before: &Counts, after: &Counts) -> Counts {
         (rise > 0).then(|| (name.clone(), rise))
     };
     after.iter().filter_map(difference).collect()
-}
-
-/// Has charon write the keys of Child SAs into its log.
-fn log_keys(client: &StrongSwan) {
-    let path = client.log().with_file_name("strongswan.conf");
-    let text = fs::read_to_string(&path).expect("charon's configuration");
-    let talkative = text.replace("default = 1", "default = 1\n      chd = 4");
-    assert_ne!(text, talkative);
-    fs::write(&path, talkative).expect("charon's configuration");
-    client.control(&["--reload-settings"]).expect("charon reads it again");
-}
-
-/// Key and salt of what the client sends: the first initiator's key in charon's log.
-fn logged_key(client: &StrongSwan) -> Vec<u8> {
-    let log = fs::read_to_string(client.log()).expect("charon's log");
-    let (_, rest) = log.split_once("encryption initiator key => ").expect("a logged key");
-    let (length, rest) = rest.split_once(" bytes").expect("its length");
-    let length: usize = length.parse().expect("a number");
-    let rows = rest.lines().skip(1).filter_map(|line| line.split_once("[CHD]"));
-    let octets = rows.flat_map(|(_, row)| {
-        let (_, row) = row.split_once(": ").expect("a row of a dump");
-        let columns = row.get(..48).unwrap_or(row);
-        columns.split_whitespace().map(|octet| u8::from_str_radix(octet, 16))
-    });
-    let key: Vec<u8> = octets.take(length).map(|octet| octet.expect("hexadecimal")).collect();
-    assert_eq!(key.len(), length);
-    key
 }
 
 fn stranger_configuration() -> String {

@@ -5,15 +5,13 @@
 
 mod common;
 
-use common::{PATIENCE, Scene, programs};
-use holdfast_bed::bed::{Bed, BedOptions};
+use common::{PATIENCE, Plan, Scene, programs};
 use holdfast_bed::demo::{DemoOptions, run};
 use holdfast_bed::error::BedError;
-use holdfast_bed::member::{Cluster, ClusterOptions, Profile};
+use holdfast_bed::member::Profile;
 use holdfast_bed::peer::Connection;
 use holdfast_bed::probe::Outage;
 use holdfast_bed::time::Wall;
-use holdfast_bed::topology::Size;
 use holdfast_bed::wait::{let_pass, wait_until};
 use holdfast_bed::wire::{OutsideWire, Sender};
 use std::time::Duration;
@@ -116,23 +114,7 @@ fn hand_over(scene: &mut Scene) -> Result<(Wall, String), BedError> {
 const WITNESS: u8 = 3;
 
 fn pair_with_witness() -> Result<Scene, BedError> {
-    let bed = Bed::build(&BedOptions {
-        size: Size { members: 3, targets: 3 },
-        large_file_bytes: 1 << 20,
-        limit_bytes_per_s: 10 << 20,
-    })?;
-    let options = ClusterOptions {
-        programs: programs(),
-        profile: Profile::Relaxed,
-        connection_settings: String::new(),
-    };
-    let mut cluster = Cluster::prepare_with_witness(&bed, options, WITNESS)?;
-    cluster.start_all(&bed)?;
-    cluster.wait_for_owner(PATIENCE)?;
-    let client = bed.start_client(&Connection::default())?;
-    let scene = Scene { client, cluster, bed };
-    scene.client.initiate().inspect_err(|_| scene.explain())?;
-    Ok(scene)
+    Plan { witnesses: vec![WITNESS], ..Plan::default() }.connected()
 }
 
 #[test]
@@ -159,15 +141,6 @@ fn a_pair_with_a_witness_survives_the_kill_of_its_owner() {
     assert!(sas.contains("home: #1, ESTABLISHED"), "the first IKE SA still stands: {sas}");
 }
 
-/// Until every other member names another owner than `before`; the new one.
-fn wait_for_another(scene: &Scene, before: u8) -> Result<u8, BedError> {
-    let asked = scene.cluster.numbers().into_iter().find(|&n| n != before).unwrap_or(before);
-    wait_until("another owner", PATIENCE, || {
-        Ok(scene.cluster.status(asked)?.owner().filter(|&owner| owner != before))
-    })
-    .inspect_err(|_| scene.explain())
-}
-
 #[test]
 fn an_owner_whose_link_goes_down_on_either_side_hands_over() {
     for port in ["outside", "inside"] {
@@ -181,7 +154,7 @@ fn an_owner_whose_link_goes_down_on_either_side_hands_over() {
         };
         let cut = Wall::now();
         link("down").expect("the link goes down");
-        let next = wait_for_another(&scene, before).expect("another member owns");
+        let next = scene.wait_for_another(before);
         println!("{port} down: member {next} owns {:.0} ms later", Wall::now().ms_since(cut));
         scene.expect_traffic();
         link("up").expect("the link comes up");
@@ -202,7 +175,7 @@ fn a_frozen_owner_that_wakes_up_sends_nothing_as_the_owner() {
     let prober = scene.bed.start_prober().expect("the prober starts");
     let_pass(AFTER_HANDOVER).expect("nothing interrupts");
     scene.cluster.freeze(before, true).expect("it stops");
-    let next = wait_for_another(&scene, before).expect("another member owns");
+    let next = scene.wait_for_another(before);
     let_pass(AFTER_HANDOVER).expect("nothing interrupts");
     let woken = scene.cluster.freeze(before, false).expect("it goes on");
     let_pass(AFTER_HANDOVER).expect("nothing interrupts");

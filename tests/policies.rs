@@ -10,13 +10,10 @@
 
 mod common;
 
-use common::{PATIENCE, Scene};
-use holdfast_bed::bed::{Bed, BedOptions};
+use common::{PATIENCE, Plan, Scene};
 use holdfast_bed::error::BedError;
-use holdfast_bed::member::{Cluster, ClusterOptions, Profile};
 use holdfast_bed::peer::Connection;
 use holdfast_bed::time::Wall;
-use holdfast_bed::topology::Size;
 use holdfast_bed::wait::{let_pass, wait_until};
 use std::fs;
 use std::time::Duration;
@@ -24,23 +21,13 @@ use std::time::Duration;
 /// The tunnel is up, and a download through it takes about `download_s` seconds.
 fn scene_with_download(settings: &str, download_s: u64) -> Result<Scene, BedError> {
     let bytes = 8 << 20;
-    let bed = Bed::build(&BedOptions {
-        size: Size { members: 3, targets: 3 },
+    Plan {
         large_file_bytes: bytes,
         limit_bytes_per_s: bytes / download_s,
-    })?;
-    let options = ClusterOptions {
-        programs: common::programs(),
-        profile: Profile::Relaxed,
-        connection_settings: settings.to_owned(),
-    };
-    let mut cluster = Cluster::prepare(&bed, options)?;
-    cluster.start_all(&bed)?;
-    cluster.wait_for_owner(PATIENCE)?;
-    let client = bed.start_client(&Connection::default())?;
-    let scene = Scene { client, cluster, bed };
-    scene.client.initiate().inspect_err(|_| scene.explain())?;
-    Ok(scene)
+        settings: settings.to_owned(),
+        ..Plan::default()
+    }
+    .connected()
 }
 
 /// Everything the client has logged.
