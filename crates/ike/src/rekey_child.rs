@@ -85,9 +85,10 @@ impl Ike {
             Ok((parameters, lowest)) => {
                 self.counters.child_rekeys += 1;
                 self.install(now, sa, &connection, (parameters, answered.suite, None));
-                let ours_is_redundant =
-                    answered.collision.as_ref().is_some_and(|peers| lowest < peers.lowest);
-                if ours_is_redundant {
+                let rival = answered.collision.as_ref();
+                if is_closing(sa, old) {
+                    close_with_heirs(sa, old, [Some(inbound), rival.map(|peers| peers.made)]);
+                } else if rival.is_some_and(|peers| lowest < peers.lowest) {
                     mark_replaced(now, sa, old);
                     close(sa, inbound);
                 } else {
@@ -111,9 +112,13 @@ impl Ike {
         error: &Notify<'_>,
     ) {
         let Answered { old, suite, collision, .. } = answered;
-        if collision.is_some() {
+        if let Some(peers) = collision {
             // The peer has rekeyed it meanwhile, and its SA stays (section 2.8.1).
-            mark_replaced(now, sa, *old);
+            if is_closing(sa, *old) {
+                close_with_heirs(sa, *old, [Some(peers.made)]);
+            } else {
+                mark_replaced(now, sa, *old);
+            }
             return;
         }
         let tried = suite.group;
@@ -235,6 +240,15 @@ pub(crate) fn accepted_selectors(
     let local = side(ts_i, &connection.local_ts)?;
     let remote = side(ts_r, &connection.remote_ts)?;
     Ok(Selectors { local, remote })
+}
+
+fn is_closing(sa: &IkeSa, spi: Spi) -> bool {
+    sa.children.get(&spi).is_some_and(|child| child.phase == ChildPhase::Closing)
+}
+
+/// A Child SA was to be deleted while its rekey was under way: so is what took its place.
+fn close_with_heirs(sa: &mut IkeSa, old: Spi, heirs: impl IntoIterator<Item = Option<Spi>>) {
+    heirs.into_iter().flatten().chain([old]).for_each(|spi| close(sa, spi));
 }
 
 /// Marks a Child SA superfluous and lets it be deleted.

@@ -70,10 +70,7 @@ impl Ike {
             Some(Outstanding { pending: Pending::RekeyIke { collision, .. }, .. }) => {
                 *collision = Some(made);
             }
-            _ => {
-                self.inherit(now, sa, &mut new);
-                self.start_next(now, &mut new);
-            }
+            _ => self.inherit(now, sa, &mut new),
         }
         self.keep(new);
         Ok(())
@@ -114,7 +111,6 @@ impl Ike {
             Some((mut rival, peers_lowest)) if lowest < peers_lowest => {
                 // Ours is redundant and ours to delete; the peer deletes the old one.
                 self.inherit(now, sa, &mut rival);
-                self.start_next(now, &mut rival);
                 new.phase = Phase::Closing;
                 new.tasks.insert(Task::CloseIke);
                 self.start_next(now, &mut new);
@@ -122,7 +118,6 @@ impl Ike {
             }
             rival => {
                 self.inherit(now, sa, &mut new);
-                self.start_next(now, &mut new);
                 sa.rekey_at = None;
                 sa.tasks.insert(Task::CloseIke);
                 if let Some((mut rival, _)) = rival {
@@ -169,7 +164,6 @@ impl Ike {
         if let Some(mut rival) = collision.and_then(|peers| self.sas.remove(&peers.made)) {
             // Only the peer's rekey went through, and it deletes the old IKE SA.
             self.inherit(now, sa, &mut rival);
-            self.start_next(now, &mut rival);
             self.keep(rival);
             return;
         }
@@ -191,7 +185,6 @@ impl Ike {
         };
         if let Some(mut rival) = collision.and_then(|peers| self.sas.remove(&peers.made)) {
             self.inherit(now, sa, &mut rival);
-            self.start_next(now, &mut rival);
             self.keep(rival);
         }
     }
@@ -226,12 +219,17 @@ impl Ike {
     }
 
     /// Moves Child SAs and what is to be done with them to the IKE SA that replaces `old`
-    /// (section 2.8). `old` waits for its deletion.
+    /// (section 2.8). `old` waits for its deletion. When it was being closed while the rekey was under
+    /// way, the peer moved its Child SAs to `new` all the same: then that one is closed.
     fn inherit(&mut self, now: Nanos, old: &mut IkeSa, new: &mut IkeSa) {
         for (spi, child) in std::mem::take(&mut old.children) {
             self.child_owners.insert(spi, new.local_spi);
             self.step.installed.push((new.local_spi, child.parameters.clone(), None));
             new.children.insert(spi, child);
+        }
+        if old.phase == Phase::Closing {
+            new.phase = Phase::Closing;
+            new.tasks.insert(Task::CloseIke);
         }
         let of_children = |task: &Task| matches!(task, Task::CloseChild(_) | Task::RekeyChild(_));
         new.tasks.extend(std::mem::take(&mut old.tasks).into_iter().filter(of_children));
@@ -240,6 +238,7 @@ impl Ike {
         old.expire_at = None;
         old.liveness_at = None;
         self.step.dirty.extend([old.local_spi, new.local_spi]);
+        self.start_next(now, new);
     }
 }
 

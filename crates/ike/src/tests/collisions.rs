@@ -81,6 +81,51 @@ fn one_deletes_what_the_other_rekeys() {
 }
 
 #[test]
+fn a_child_sa_deleted_while_it_is_rekeyed_leaves_nothing() {
+    for seed in 503..513 {
+        let mut pair = connected(seed);
+        let (now, child) = (pair.now, the_child(&pair));
+        if seed % 2 == 0 {
+            let theirs = client_child(&pair);
+            pair.client.ike().rekey_child(now, theirs).unwrap();
+        }
+        pair.gateway.rekey_child(now, child).unwrap();
+        pair.gateway.delete_child(now, child).unwrap();
+        pair.run_ms(60_000);
+        assert!(pair.committed.children.is_empty(), "seed {seed}");
+        assert_agreement(&mut pair);
+    }
+}
+
+/// The peer moves its Child SAs to the new IKE SA when it answers: to delete the old one alone would
+/// leave them there.
+#[test]
+fn an_ike_sa_deleted_while_it_is_rekeyed_leaves_nothing() {
+    for seed in 520..540 {
+        let mut pair = connected(seed);
+        let (now, ours) = (pair.now, the_ike_sa(&pair));
+        if seed % 2 == 0 {
+            let theirs = client_ike(&mut pair);
+            pair.client.ike().rekey_ike(now, theirs).unwrap();
+        }
+        pair.gateway.rekey_ike(now, ours).unwrap();
+        if seed % 3 == 0 {
+            // The peer's own rekey has arrived, the answer to ours has not.
+            pair.run_ms(15);
+        }
+        pair.gateway.delete_ike(now, ours).unwrap();
+        if seed % 5 == 0 {
+            pair.collect();
+            pair.take_over();
+        }
+        pair.run_ms(600_000);
+        assert!(pair.committed.ike_sas.is_empty(), "seed {seed}");
+        assert!(pair.committed.children.is_empty(), "seed {seed}");
+        assert_eq!(pair.client.ike().sas().count(), 0, "seed {seed}");
+    }
+}
+
+#[test]
 fn both_delete_the_ike_sa() {
     let mut pair = connected(502);
     let now = pair.now;
