@@ -13,7 +13,7 @@ use crate::codec::{
 };
 use crate::config::Connection;
 use crate::keys::{ChildKeys, Nonces};
-use crate::sa::{Child, ChildPhase, IkeSa};
+use crate::sa::{Child, ChildPhase, IkeSa, Task};
 use crate::{Ike, Refusal};
 
 /// Traffic selectors of one side a peer may propose: each costs a comparison with ours, and the whole
@@ -175,16 +175,23 @@ impl Ike {
         self.child_owners.insert(spi, sa.local_spi);
         let group = suite.group;
         let phase = ChildPhase::Installed;
-        sa.children.insert(spi, Child { parameters, group, phase, rekey_at, expire_at });
+        sa.children.insert(spi, Child { parameters, group, phase, replaces, rekey_at, expire_at });
     }
 
     /// Removes a Child SA from its IKE SA and tells so.
     pub(crate) fn remove_child(&mut self, sa: &mut IkeSa, spi: Spi) -> Option<Child> {
         let child = sa.children.remove(&spi)?;
-        sa.tasks.retain(|task| *task != crate::sa::Task::RekeyChild(spi));
+        sa.tasks.retain(|task| *task != Task::RekeyChild(spi));
         self.child_owners.remove(&spi);
         self.step.removed.push(spi);
         Some(child)
+    }
+
+    /// Removes a Child SA that the peer may not have at once, and tells the peer, which ignores what it
+    /// does not know.
+    pub(crate) fn withdraw_child(&mut self, sa: &mut IkeSa, spi: Spi) {
+        self.remove_child(sa, spi);
+        sa.tasks.insert(Task::CloseChild(spi));
     }
 
     /// A fresh inbound SPI, whose low bits name a worker that exists.

@@ -73,6 +73,9 @@ impl Ike {
             ChildRefusal::new(NotifyType::NO_PROPOSAL_CHOSEN, Refusal::NoProposal)
         })?;
         let agreed = self.agree_child(&connection, contents, Some(ke))?;
+        if let Some(old) = rekeyed {
+            self.withdraw_replacements(sa, old);
+        }
         let nonce_r = self.draw_nonce();
         let nonces = Nonces { i: nonce_i, r: &nonce_r };
         let answer = (Some(&*nonce_r), rekeyed, &mut *chain);
@@ -82,6 +85,17 @@ impl Ike {
             note_rekey(now, sa, old, Collision { made, lowest: nonces.lowest().to_vec() });
         }
         Ok(())
+    }
+}
+
+impl Ike {
+    /// The peer rekeys a Child SA once more: it gave up an earlier request and does not know what that
+    /// made here. Nothing was sent with that one yet.
+    fn withdraw_replacements(&mut self, sa: &mut IkeSa, old: Spi) {
+        let earlier = sa.children.iter().filter(|(_, child)| child.replaces == Some(old));
+        for spi in earlier.map(|(spi, _)| *spi).collect::<Vec<_>>() {
+            self.withdraw_child(sa, spi);
+        }
     }
 }
 

@@ -247,6 +247,16 @@ impl Ike {
         errors
     }
 
+    /// Says that the peer made the Child SA `new` in place of `old`, which is still there, as
+    /// [`Change::PutChildSa`] told when it was made: for a successor, after [`restore`](Self::restore).
+    /// Should the peer rekey `old` once more, it does not know `new`, and that one is withdrawn.
+    pub fn note_replacement(&mut self, new: Spi, old: Spi) {
+        let sa = self.child_owners.get(&new).and_then(|owner| self.sas.get_mut(owner));
+        if let Some(child) = sa.and_then(|sa| sa.children.get_mut(&new)) {
+            child.replaces = Some(old);
+        }
+    }
+
     /// Forgets everything, steps not yet polled included: for a member that is not the owner any more.
     pub fn clear(&mut self) {
         self.sas.clear();

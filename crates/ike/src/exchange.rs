@@ -33,6 +33,12 @@ impl Ike {
             self.counters.count(Refusal::MessageId);
             return Fate::Keep;
         }
+        if !repeated && sa.synchronising() && header.exchange == ExchangeType::CreateChildSa {
+            // The peer gives up what it waits for when it is synchronised, also an SA it would then not
+            // know of. It asks anew (RFC 6311 sections 8.1 and 9).
+            self.counters.count(Refusal::TemporaryFailure);
+            return Fate::Keep;
+        }
         let mut slot = sa.request_fragments.take();
         let opened = Self::open_message(
             now,
@@ -398,8 +404,7 @@ impl Ike {
             }
         }
         for spi in expired {
-            self.remove_child(sa, spi);
-            sa.tasks.insert(Task::CloseChild(spi));
+            self.withdraw_child(sa, spi);
             self.step.dirty.insert(sa.local_spi);
         }
         self.start_next(now, sa);

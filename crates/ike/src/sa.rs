@@ -9,7 +9,7 @@ use holdfast_packet::Nanos;
 
 use crate::algorithm::{ChildSuite, IkeSuite};
 use crate::auth::Authenticated;
-use crate::codec::Header;
+use crate::codec::{ExchangeType, Header};
 use crate::config::{Connection, Identity};
 use crate::fragment::Reassembly;
 use crate::keys::IkeKeys;
@@ -85,6 +85,9 @@ pub(crate) struct Child {
     /// Group of the Diffie-Hellman exchange its keys come from, if it had one of its own.
     pub(crate) group: Option<Group>,
     pub(crate) phase: ChildPhase,
+    /// The Child SA in whose place the peer made it, which stays until the peer deletes it. Not part of
+    /// the record: see [`Ike::note_replacement`](crate::Ike::note_replacement).
+    pub(crate) replaces: Option<Spi>,
     /// When we rekey it.
     pub(crate) rekey_at: Option<Nanos>,
     /// When it must not be used any more.
@@ -282,6 +285,18 @@ impl IkeSa {
         let mut children = self.children.values();
         let child = children.find(|child| child.parameters.outbound_spi.get() == spi)?;
         Some(child.parameters.inbound_spi)
+    }
+
+    /// Whether the last thing the peer asked for was an SA. It may still wait for the answer, and
+    /// repeat the request until it has it.
+    pub(crate) fn made_sa_last(&self) -> bool {
+        let header = self.last_response.first().and_then(|message| Header::parse(message).ok());
+        header.is_some_and(|(header, _)| header.exchange == ExchangeType::CreateChildSa)
+    }
+
+    /// Whether a synchronisation of Message IDs waits for its answer.
+    pub(crate) fn synchronising(&self) -> bool {
+        matches!(&self.outstanding, Some(Outstanding { pending: Pending::Synchronise { .. }, .. }))
     }
 
     /// Whether an IKE SA of this peer and connection.

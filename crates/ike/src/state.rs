@@ -486,7 +486,7 @@ impl<'a> In<'a> {
             _ => return Err(Malformed::Value),
         };
         let (rekey_at, expire_at) = (self.moment()?, self.moment()?);
-        Ok(Child { parameters, group, phase, rekey_at, expire_at })
+        Ok(Child { parameters, group, phase, replaces: None, rekey_at, expire_at })
     }
 
     pub(crate) fn selector(&mut self) -> Read<TrafficSelector> {

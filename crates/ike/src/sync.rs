@@ -120,18 +120,22 @@ impl Ike {
     /// by `delta` numbers, together with the Message IDs where that was negotiated. At most once per
     /// takeover. [`Outcome::Synchronised`] tells how it came out.
     ///
+    /// A peer whose Message IDs are synchronised gives up the request it waits for (section 9). Should
+    /// that have made an SA here, the peer would not know of it. So Message IDs, which are exact, are
+    /// left alone while the peer may wait for such an answer: it repeats the request and is answered.
+    ///
     /// # Errors
     /// [`IkeError::NoIkeSa`], [`IkeError::Busy`] when it is being replaced or closed,
     /// [`IkeError::CannotSync`] when the peer did not negotiate the counters' synchronisation, or
     /// Child SAs with and without extended numbers are mixed. Where it negotiated that of Message IDs
-    /// alone, these are synchronised all the same.
+    /// alone, these are synchronised all the same, unless it may wait for an SA.
     pub fn synchronise(&mut self, now: Nanos, spi: IkeSpi, delta: u64) -> Result<(), IkeError> {
         let sa = self.sas.get(&spi).ok_or(IkeError::NoIkeSa(spi))?;
         let counters = sa.delta_data(delta).is_some();
         if sa.phase != Phase::Established {
             return Err(IkeError::Busy);
         }
-        if counters || sa.sync.message_id {
+        if counters || sa.sync.message_id && !sa.made_sa_last() {
             self.add_task(now, spi, Task::Synchronise(delta));
         }
         if counters { Ok(()) } else { Err(IkeError::CannotSync(spi)) }
@@ -140,7 +144,7 @@ impl Ike {
     /// The window is free: sends the request.
     pub(crate) fn start_sync(&mut self, now: Nanos, sa: &mut IkeSa, delta: u64) {
         let data = sa.delta_data(delta);
-        if sa.sync.message_id {
+        if sa.sync.message_id && !sa.made_sa_last() {
             self.request_sync(now, sa, data);
         } else if let Some(data) = data {
             // Without Message IDs it is a request like any other (section 5, case 2).

@@ -187,6 +187,12 @@ impl Member {
             }
             self.event(MemberEvent::IkeUnreadable { reason });
         }
+        let state = self.replica.state();
+        for child in slice.iter().flat_map(|ike| state.children_of(*ike)) {
+            if let Some(old) = state.child(child).and_then(|child| child.replaces) {
+                self.ike.note_replacement(child, old);
+            }
+        }
         self.carrying.ike_established(&slice, unreadable);
     }
 

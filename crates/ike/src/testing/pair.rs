@@ -41,9 +41,19 @@ pub struct Committed {
     pub ike_sas: BTreeMap<IkeSpi, SecretBytes>,
     /// Child SAs and the IKE SAs they belong to.
     pub children: BTreeMap<Spi, (IkeSpi, ChildSaParameters)>,
+    /// Child SAs the peer made in place of others.
+    replaces: BTreeMap<Spi, Spi>,
 }
 
 impl Committed {
+    /// Child SAs the peer made in place of others that are still there, each with that other.
+    #[must_use]
+    pub fn replacements(&self) -> Vec<(Spi, Spi)> {
+        let standing = |spi: &Spi| self.children.contains_key(spi);
+        let pairs = self.replaces.iter().filter(|(new, old)| standing(new) && standing(old));
+        pairs.map(|(new, old)| (*new, *old)).collect()
+    }
+
     /// Applies changes in order.
     pub fn apply(&mut self, changes: &[Change]) {
         for change in changes {
@@ -54,7 +64,8 @@ impl Committed {
                 Change::DeleteIkeSa { spi } => {
                     self.ike_sas.remove(spi);
                 }
-                Change::PutChildSa { ike, parameters, .. } => {
+                Change::PutChildSa { ike, parameters, replaces } => {
+                    self.replaces.extend(replaces.map(|old| (parameters.inbound_spi, old)));
                     self.children.insert(parameters.inbound_spi, (*ike, (**parameters).clone()));
                 }
                 Change::DeleteChildSa { inbound_spi } => {

@@ -147,6 +147,91 @@ fn a_request_of_the_peer_under_way_is_made_anew() {
     assert_both_may_ask(&mut pair);
 }
 
+/// The client asks for a rekey; what the gateway makes of it is committed and the answer lost.
+fn rekey_without_answer(pair: &mut Pair) -> holdfast_ipsec::Spi {
+    let theirs = pair.client.children().next().unwrap().inbound_spi;
+    let now = pair.now;
+    pair.client.ike().rekey_child(now, theirs).unwrap();
+    pair.collect();
+    pair.network.loss_percent = 100;
+    pair.run_ms(15);
+    pair.network = Network::GOOD;
+    assert_eq!(pair.committed.children.len(), 2, "the old one and what replaces it");
+    theirs
+}
+
+/// Synchronised Message IDs would have the peer give up its request, and leave a Child SA here that it
+/// does not know.
+#[test]
+fn a_peer_that_waits_for_an_sa_is_answered_and_its_message_ids_left_alone() {
+    for support in [SyncSupport::BOTH, SyncSupport { message_id: true, replay_counter: false }] {
+        let mut pair = pair(59, support);
+        let (sa, sent) = (the_ike_sa(&pair), pair.sent.len());
+        let theirs = rekey_without_answer(&mut pair);
+        pair.take_over();
+        let begun = pair.gateway.synchronise(pair.now, sa, 7);
+        assert_eq!(begun.is_ok(), support.replay_counter);
+        pair.run_ms(5_000);
+        let asked = pair.sent[sent..].iter().filter(|(ours, d)| !ours && d.payload[18] == 36);
+        let ids: std::collections::BTreeSet<_> = asked.map(|(_, d)| &d.payload[20..24]).collect();
+        assert_eq!(ids.len(), 1, "the peer was not made to give up its request");
+        assert!(pair.gateway.counters().repeated_responses > 0);
+        assert_ne!(pair.client.children().next().unwrap().inbound_spi, theirs);
+        assert_eq!(counted_on(&mut pair).is_empty(), !support.replay_counter);
+        assert_both_may_ask(&mut pair);
+    }
+}
+
+#[test]
+fn nothing_is_made_for_a_peer_that_is_about_to_give_up() {
+    for seed in 60..70 {
+        let mut pair = pair(seed, SyncSupport::BOTH);
+        pair.take_over();
+        let (now, sa) = (pair.now, the_ike_sa(&pair));
+        pair.gateway.synchronise(now, sa, 7).unwrap();
+        pair.collect();
+        pair.run_ms(seed % 10);
+        // The request crosses the synchronisation.
+        let theirs = pair.client.children().next().unwrap().inbound_spi;
+        let now = pair.now;
+        pair.client.ike().rekey_child(now, theirs).unwrap();
+        pair.run_ms(5_000);
+        assert_ne!(pair.client.children().next().unwrap().inbound_spi, theirs, "seed {seed}");
+        assert_eq!(pair.gateway.counters().refused(Refusal::TemporaryFailure), 1);
+        assert_eq!(counted_on(&mut pair), [7]);
+        assert_both_may_ask(&mut pair);
+    }
+}
+
+/// A synchronisation that never arrived is sent by somebody who heard it, when the peer waits for an
+/// answer that is lost: the peer gives up, and asks once more.
+#[test]
+fn what_the_peer_gave_up_is_withdrawn_when_it_asks_again() {
+    for seed in 70..80 {
+        let mut pair = pair(seed, SyncSupport::BOTH);
+        let sa = the_ike_sa(&pair);
+        pair.gateway.synchronise(pair.now, sa, 7).unwrap();
+        let heard = pair.commit_without_sending();
+        pair.take_over();
+        let theirs = rekey_without_answer(&mut pair);
+        if seed % 2 == 0 {
+            let replaced = pair.committed.replacements();
+            pair.take_over();
+            replaced.into_iter().for_each(|(new, old)| pair.gateway.note_replacement(new, old));
+        }
+        for datagram in heard {
+            let remote = std::net::SocketAddrV4::new(super::GATEWAY, datagram.local_port);
+            let local_port = datagram.remote.port();
+            let now = pair.now;
+            let seen = crate::Datagram { local_port, remote, ..datagram };
+            pair.client.handle_datagram(now, &seen);
+        }
+        pair.run_ms(5_000);
+        assert_ne!(pair.client.children().next().unwrap().inbound_spi, theirs, "seed {seed}");
+        assert_both_may_ask(&mut pair);
+    }
+}
+
 #[test]
 fn numbers_alone_are_an_ordinary_request() {
     let mut pair = pair(56, SyncSupport { message_id: false, replay_counter: true });
