@@ -77,3 +77,21 @@ fn the_named_foreign_crates_stay_in_their_room() {
         }
     }
 }
+
+/// What can be broken on purpose for tests is not in the programs. Built alone they must not have the
+/// feature `testing` of any crate: only then is `holdfast_cluster::mutated` the constant `false`.
+#[test]
+fn the_product_is_built_without_what_tests_break() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let tree = std::process::Command::new(cargo)
+        .args(["tree", "--locked", "--offline", "--package", "holdfast"])
+        .args(["--edges", "normal,build", "--prefix", "none", "--format", "{p}|{f}"])
+        .output()
+        .expect("cargo tree runs");
+    let tree = String::from_utf8_lossy(&tree.stdout);
+    let ours: Vec<&str> = tree.lines().filter(|line| line.starts_with("holdfast")).collect();
+    assert!(ours.iter().any(|line| line.starts_with("holdfast-cluster ")), "{tree}");
+    let has_testing = |line: &&&str| line.split('|').nth(1).is_some_and(|f| f.contains("testing"));
+    let testing: Vec<&&str> = ours.iter().filter(has_testing).collect();
+    assert!(testing.is_empty(), "{testing:#?}");
+}

@@ -38,12 +38,18 @@ pub enum Mutation {
     NotAnnounced,
     /// Nobody asks for numbers when they run low.
     GrantsForgotten,
+    /// A worker takes every lease for valid (`holdfast_datapath`).
+    LeaseUnheeded,
+    /// A worker sends what it should have encrypted as it is (`holdfast_datapath`).
+    SealSkipped,
+    /// IKE is given more to do, however much of what it wants recorded waits.
+    QueueUnbounded,
 }
 
 impl Mutation {
     /// All of them.
     #[cfg(any(test, feature = "testing"))]
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::LeaseIgnored,
         Self::PromiseIgnored,
         Self::QuarantineSkipped,
@@ -59,6 +65,9 @@ impl Mutation {
         Self::SelectorsIgnored,
         Self::NotAnnounced,
         Self::GrantsForgotten,
+        Self::LeaseUnheeded,
+        Self::SealSkipped,
+        Self::QueueUnbounded,
     ];
 }
 
@@ -77,19 +86,19 @@ pub fn mutated(mutation: Mutation) -> bool {
     }
 }
 
-/// Numbers a grant has at the most where simulated clusters run on small ones, so that they meet
-/// the ends of their ranges within seconds; `packets` where they do not, and in the product.
+/// A bound where simulated clusters run on small ones, so that they meet the ends of their ranges and
+/// queues within seconds; the `usual` one where they do not, and in the product.
 #[inline]
 #[must_use]
-pub fn small(packets: u64, small: u64) -> u64 {
+pub fn small<T>(usual: T, small: T) -> T {
     #[cfg(any(test, feature = "testing"))]
     {
-        if active::SMALL.get() { small } else { packets }
+        if active::SMALL.get() { small } else { usual }
     }
     #[cfg(not(any(test, feature = "testing")))]
     {
         let _ = small;
-        packets
+        usual
     }
 }
 

@@ -48,6 +48,7 @@ mod io;
 mod lease;
 mod local;
 mod mark;
+mod mutation;
 mod outbound;
 mod outside;
 mod rate;
@@ -66,6 +67,9 @@ pub use handover::HELD_FRAMES_MAX;
 pub use holdfast_ipsec::DropReason;
 pub use lease::{LeaseCell, LeaseState};
 pub use mark::{MARK_KEY_LEN, MARK_OVERHEAD, MarkKey, MarkRefusal, Marker, open_mark};
+pub use mutation::Mutation;
+#[cfg(any(test, feature = "testing"))]
+pub use mutation::set_mutation;
 pub use ring::{COMMAND_RING, EVENT_RING, RingReceiver, RingSender, ring};
 pub use sad::SAS_PER_WORKER;
 pub use tables::{

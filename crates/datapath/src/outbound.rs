@@ -9,6 +9,7 @@
 
 use crate::classify::{InnerPacket, narrow};
 use crate::counters::Metric;
+use crate::mutation::{Mutation, mutated};
 use crate::worker::{Context, Nodes, Origin};
 use arrayvec::ArrayVec;
 use holdfast_crypto::SealJob;
@@ -145,7 +146,9 @@ impl<P: Port> Nodes<P> {
                 packet.sealed = true;
             }
         }
-        self.aead.seal(&mut jobs);
+        if !mutated(Mutation::SealSkipped) {
+            self.aead.seal(&mut jobs);
+        }
     }
 
     /// Puts the outer headers in front and sends. DSCP, ECN and the ban on fragmentation are the

@@ -8,6 +8,7 @@ use crate::handoff::{HandedOff, Handoff};
 use crate::handover::{Handover, Stance};
 use crate::io::{Guard, Io};
 use crate::lease::{LeaseCell, LeaseState};
+use crate::mutation::{Mutation, mutated};
 use crate::ring::{RingReceiver, RingSender};
 use crate::sad::{SAS_PER_WORKER, Sad};
 use crate::tables::{Pace, Tables, TablesReader};
@@ -186,7 +187,8 @@ impl<P: Port> Worker<P> {
         let Self { commands, lease, tables, counters, nodes } = self;
         let tables = tables.current();
         let judge = || {
-            let state = lease.state(now);
+            let unheeded = mutated(Mutation::LeaseUnheeded);
+            let state = if unheeded { LeaseState::Valid } else { lease.state(now) };
             Context { now, lease: state, voice: state, tables, counters }
         };
         nodes.begin();

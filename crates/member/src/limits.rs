@@ -51,6 +51,9 @@ pub const UNANSWERED_MAX: u32 = 3;
 /// thousands of exchanges per second; beyond it datagrams are dropped and peers repeat them.
 pub const PENDING_READY_MAX: usize = 1_024;
 
+/// The same where simulated clusters run on little, so that they meet the bound.
+pub const PENDING_READY_SMALL: usize = 3;
+
 /// A grant entry waits this long for company: few entries at any packet rate, little delay.
 pub const GRANT_BATCH_MS: u64 = 2;
 

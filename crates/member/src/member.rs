@@ -273,7 +273,7 @@ impl Member {
         let held = limits::HELD_FRAMES_MAX;
         [
             ("outputs", self.outputs.len(), limits::OUTPUTS_MAX),
-            ("outbox", self.outbox.len(), limits::PENDING_READY_MAX),
+            ("outbox", self.outbox.len(), crate::outbox::bound()),
             ("frames held outside", self.outside.held(), held),
             ("frames held inside", self.inside.held(), held),
         ]

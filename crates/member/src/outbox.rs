@@ -10,7 +10,7 @@
 //! before the step that made it is committed.
 
 use crate::limits;
-use holdfast_cluster::{Mutation, StateChange, mutated};
+use holdfast_cluster::{Mutation, StateChange, mutated, small};
 use holdfast_ike::{Change, Datagram, Ready};
 use holdfast_replica::ProposalId;
 use std::collections::VecDeque;
@@ -48,7 +48,7 @@ impl Outbox {
 
     /// True when no more steps fit, so that IKE must not be given more to do.
     pub(crate) fn is_full(&self) -> bool {
-        self.steps.len() >= limits::PENDING_READY_MAX
+        self.steps.len() >= bound() && !mutated(Mutation::QueueUnbounded)
     }
 
     /// True when nothing is under way.
@@ -139,6 +139,11 @@ impl Outbox {
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
+}
+
+/// Steps the outbox takes.
+pub(crate) fn bound() -> usize {
+    small(limits::PENDING_READY_MAX, limits::PENDING_READY_SMALL)
 }
 
 fn to_record(change: Change) -> StateChange {

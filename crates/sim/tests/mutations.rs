@@ -21,6 +21,20 @@ fn bites(mutation: Mutation, seeds: u64, expected: &[&str]) {
     panic!("{mutation:?} went unnoticed over {seeds} seeds");
 }
 
+/// Runs seeds with `mutation` until one fails for this reason first, `seeds` at most.
+fn shows(mutation: Mutation, seeds: u64, expected: &str) {
+    let failure = (1..=seeds).find_map(|seed| {
+        let mut plan = Plan::new(seed);
+        plan.setup.mutation = Some(mutation);
+        let failure = run(&plan).failures.into_iter().next();
+        failure.filter(|failure| failure.contains(expected)).map(|failure| (seed, failure))
+    });
+    match failure {
+        Some((seed, failure)) => println!("{mutation:?}: seed {seed}: {failure}"),
+        None => panic!("{mutation:?} was not noticed as {expected} over {seeds} seeds"),
+    }
+}
+
 #[test]
 fn a_lease_without_promises_is_noticed_within_40_seeds() {
     bites(Mutation::LeaseIgnored, 40, &["TwoLeases"]);
@@ -106,4 +120,41 @@ fn a_takeover_nobody_hears_of_is_noticed_within_300_seeds() {
 #[test]
 fn numbers_nobody_asks_for_are_noticed_within_20_seeds() {
     bites(Mutation::GrantsForgotten, 20, &["no traffic"]);
+}
+
+#[test]
+fn a_worker_that_heeds_no_lease_is_noticed_within_10_seeds() {
+    bites(Mutation::LeaseUnheeded, 10, &["SpokeWithoutLease"]);
+}
+
+#[test]
+fn a_packet_that_leaves_unsealed_is_noticed_within_5_seeds() {
+    bites(Mutation::SealSkipped, 5, &["ClearOutside"]);
+}
+
+#[test]
+fn a_queue_without_a_bound_is_noticed_within_40_seeds() {
+    bites(Mutation::QueueUnbounded, 40, &["QueueTooLong"]);
+}
+
+// Checks that come second in the tests above, each seen to be the first to notice.
+
+#[test]
+fn an_acknowledged_sa_that_is_lost_is_noticed_within_80_seeds() {
+    shows(Mutation::SentBeforeCommit, 80, "ForgottenSa");
+}
+
+#[test]
+fn another_answer_to_the_same_request_is_noticed_within_100_seeds() {
+    shows(Mutation::SentBeforeCommit, 100, "RepeatedDifferently");
+}
+
+#[test]
+fn states_that_differ_are_noticed_within_10_seeds() {
+    shows(Mutation::EntrySkipped, 10, "StatesDiffer");
+}
+
+#[test]
+fn a_member_that_cannot_go_on_is_noticed_within_200_seeds() {
+    shows(Mutation::PersistedEarly, 200, "Halted");
 }

@@ -76,7 +76,8 @@ pub struct Setup {
     pub delivery: Delivery,
     /// What peers assert of RFC 6311.
     pub peer_sync: SyncSupport,
-    /// Whether few numbers are granted at a time, so that their ends are met within seconds.
+    /// Whether few numbers are granted at a time and queues are short, so that their ends are met within
+    /// seconds.
     pub small_numbers: bool,
     /// The law that is broken on purpose.
     pub mutation: Option<Mutation>,
@@ -182,7 +183,7 @@ impl World {
     /// # Errors
     /// [`MemberError`] when the setup makes no valid configuration.
     pub fn storing(setup: Setup, stored: &Recovered, children: usize) -> Result<Self, MemberError> {
-        set_mutation(setup.mutation, setup.small_numbers);
+        break_rules(&setup);
         let config = member_config(&setup);
         let mut world = Self {
             random: Random::new(setup.seed),
@@ -710,6 +711,16 @@ impl World {
         self.inspect();
         self.checks.violations().to_vec()
     }
+}
+
+/// Switches on what a setup breaks on purpose, for the thread it runs on.
+fn break_rules(setup: &Setup) {
+    set_mutation(setup.mutation, setup.small_numbers);
+    holdfast_datapath::set_mutation(match setup.mutation {
+        Some(Mutation::LeaseUnheeded) => Some(holdfast_datapath::Mutation::LeaseUnheeded),
+        Some(Mutation::SealSkipped) => Some(holdfast_datapath::Mutation::SealSkipped),
+        _ => None,
+    });
 }
 
 /// Flips one bit behind the Ethernet header of an IPv4 frame; other frames are left alone, for ARP
