@@ -1,5 +1,6 @@
 //! Many seeds on many cores.
 
+use crate::outage::Outage;
 use crate::plan::Plan;
 use crate::run::{Outcome, run};
 use holdfast_cluster::Mutation;
@@ -40,7 +41,7 @@ pub struct Report {
     /// Takeovers.
     pub takeovers: u64,
     /// Virtual outages, see the crate's front page.
-    pub outages_ns: Vec<u64>,
+    pub outages: Vec<Outage>,
 }
 
 impl Report {
@@ -48,7 +49,7 @@ impl Report {
         self.seeds += 1;
         self.steps += outcome.steps;
         self.takeovers += outcome.takeovers;
-        self.outages_ns.extend(outcome.outages_ns);
+        self.outages.extend(outcome.outages);
         if let Some(first) = outcome.failures.into_iter().next() {
             self.failures += 1;
             if self.failed.len() < FAILED_MAX {
@@ -60,12 +61,26 @@ impl Report {
     /// The outage in milliseconds that so many per mille of the outages do not exceed.
     #[must_use]
     pub fn outage_ms(&self, per_mille: u64) -> Option<f64> {
-        let mut sorted = self.outages_ns.clone();
-        sorted.sort_unstable();
-        let last = (sorted.len() as u64).checked_sub(1)?;
-        let rank = usize::try_from((last * per_mille).div_ceil(1_000)).ok()?;
-        sorted.get(rank).map(|ns| *ns as f64 / 1e6)
+        percentile_ms(self.outages.iter().map(|outage| outage.answered_ns), per_mille)
     }
+
+    /// The same of each part of the outages, with its name.
+    pub fn parts_ms(&self, per_mille: u64) -> impl Iterator<Item = (&'static str, f64)> {
+        let names = Outage::default().parts().map(|(name, _)| name);
+        names.into_iter().enumerate().filter_map(move |(number, name)| {
+            let parts =
+                self.outages.iter().filter_map(|outage| outage.parts().get(number).copied());
+            Some((name, percentile_ms(parts.map(|(_, ns)| ns), per_mille)?))
+        })
+    }
+}
+
+fn percentile_ms(ns: impl Iterator<Item = u64>, per_mille: u64) -> Option<f64> {
+    let mut sorted: Vec<u64> = ns.collect();
+    sorted.sort_unstable();
+    let last = (sorted.len() as u64).checked_sub(1)?;
+    let rank = usize::try_from((last * per_mille).div_ceil(1_000)).ok()?;
+    sorted.get(rank).map(|ns| *ns as f64 / 1e6)
 }
 
 /// Runs all seeds of a campaign; tells `progress` about once per second how far it is.
@@ -110,8 +125,8 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_what_was_measured() {
-        let outages_ns = (1..=100).map(|ms| ms * 1_000_000).collect();
-        let report = Report { outages_ns, ..Report::default() };
+        let outage = |ms: u64| Outage { answered_ns: ms * 1_000_000, ..Outage::default() };
+        let report = Report { outages: (1..=100).map(outage).collect(), ..Report::default() };
         assert_eq!(report.outage_ms(500), Some(51.0));
         assert_eq!(report.outage_ms(990), Some(100.0));
         assert_eq!(report.outage_ms(1_000), Some(100.0));

@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a command line is for")]
 
 use clap::Parser;
-use holdfast_sim::{Campaign, Mutation, Plan, Report, campaign, run, shrink};
+use holdfast_sim::{Campaign, Mutation, Plan, Report, campaign, shrink, tell};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,12 +76,13 @@ fn one(seed: u64, arguments: &Arguments) -> ExitCode {
     }
     println!("{:?}", plan.setup);
     plan.faults.iter().for_each(|fault| println!("{fault}"));
-    let outcome = run(&plan);
+    let outcome = tell(&plan);
     outcome.log.iter().for_each(|line| println!("{line}"));
     println!(
         "seed {seed}: trace {:016x}, {} steps, {} takeovers",
         outcome.trace_hash, outcome.steps, outcome.takeovers
     );
+    outcome.outages.iter().for_each(|outage| println!("outage: {:?} ns", outage.parts()));
     outcome.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -111,6 +112,11 @@ fn many(arguments: &Arguments) -> ExitCode {
     if let Some(OutageMs { p50, p99, max }) = &json.virtual_outage_ms {
         let count = json.virtual_outages;
         println!("virtual outage of {count} kills: p50 {p50} ms, p99 {p99} ms, max {max} ms");
+        for per_mille in [500, 990, 1_000] {
+            let parts = report.parts_ms(per_mille);
+            let parts: Vec<String> = parts.map(|(name, ms)| format!("{name} {ms:.1} ms")).collect();
+            println!("  {per_mille} per mille of each part within: {}", parts.join(", "));
+        }
     }
     if let Some(file) = &arguments.json
         && let Err(error) = write_json(file, &json)
@@ -152,7 +158,7 @@ fn to_json(report: &Report) -> Json {
         steps: report.steps,
         takeovers: report.takeovers,
         virtual_outage_ms,
-        virtual_outages: report.outages_ns.len(),
+        virtual_outages: report.outages.len(),
     }
 }
 

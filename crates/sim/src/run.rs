@@ -1,5 +1,6 @@
 //! One run of a plan: connect, let things go wrong, heal, see that all is well.
 
+use crate::outage::Outage;
 use crate::plan::{Action, Fault, Plan};
 use holdfast_cluster::MemberId;
 use holdfast_ike::TakeoverPolicy;
@@ -41,7 +42,7 @@ pub struct Outcome {
     /// Times a member took the address from another one.
     pub takeovers: u64,
     /// Virtual outages of the unplanned takeovers in an otherwise healthy cluster.
-    pub outages_ns: Vec<u64>,
+    pub outages: Vec<Outage>,
     /// What the members said, and how they stood at the end; for a person to read.
     pub log: Vec<String>,
 }
@@ -67,20 +68,30 @@ struct Run<'a> {
     disturbed: Nanos,
     /// When an owner was killed in a healthy cluster, until something else happens.
     killed: Option<Nanos>,
-    outages_ns: Vec<u64>,
+    outages: Vec<Outage>,
 }
 
 /// Runs a plan.
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
+    run_all(plan, false)
+}
+
+/// Runs a plan and tells what happened also when all is well.
+#[must_use]
+pub fn tell(plan: &Plan) -> Outcome {
+    run_all(plan, true)
+}
+
+fn run_all(plan: &Plan, tell: bool) -> Outcome {
     match World::new(plan.setup.clone()) {
-        Ok(world) => Run::new(plan, world).all(),
+        Ok(world) => Run::new(plan, world).all(tell),
         Err(error) => Outcome {
             failures: vec![format!("the world cannot begin: {error}")],
             trace_hash: 0,
             steps: 0,
             takeovers: 0,
-            outages_ns: Vec::new(),
+            outages: Vec::new(),
             log: Vec::new(),
         },
     }
@@ -99,17 +110,17 @@ impl<'a> Run<'a> {
             under_way: 0,
             disturbed: Nanos::ZERO,
             killed: None,
-            outages_ns: Vec::new(),
+            outages: Vec::new(),
         }
     }
 
-    fn all(mut self) -> Outcome {
+    fn all(mut self, tell: bool) -> Outcome {
         if self.connect() {
             self.safety();
             self.heal();
             self.liveness();
         }
-        self.finish()
+        self.finish(tell)
     }
 
     fn connect(&mut self) -> bool {
@@ -188,8 +199,7 @@ impl<'a> Run<'a> {
     /// Counts the outage of the last kill when a peer was answered before anything else happened.
     fn note_outage(&mut self) {
         let Some(killed) = self.killed.take() else { return };
-        let answers = self.world.peers().iter().filter_map(|peer| peer.first_answer_since(killed));
-        self.outages_ns.extend(answers.min().map(|answer| answer.since(killed)));
+        self.outages.extend(Outage::since(&self.world, killed));
     }
 
     /// The member a fault is about.
@@ -415,15 +425,15 @@ impl<'a> Run<'a> {
         self.failures.is_empty() && self.world.checks().violations().is_empty()
     }
 
-    fn finish(mut self) -> Outcome {
+    fn finish(mut self, tell: bool) -> Outcome {
         let violations = self.world.verdict();
         self.failures.extend(violations.iter().map(Violation::to_string));
         Outcome {
             trace_hash: self.world.trace_hash(),
             steps: self.world.steps(),
             takeovers: takeovers(&self.world),
-            outages_ns: self.outages_ns,
-            log: if self.failures.is_empty() { Vec::new() } else { log(&self.world) },
+            outages: self.outages,
+            log: if tell || !self.failures.is_empty() { log(&self.world) } else { Vec::new() },
             failures: self.failures,
         }
     }

@@ -296,6 +296,15 @@ impl Peer {
         requests.filter_map(|(id, _)| self.answers.get(id)).min().copied()
     }
 
+    /// When the request was sent that was answered first of those sent at or after `since`, and when
+    /// its answer came.
+    #[must_use]
+    pub fn first_answered(&self, since: Nanos) -> Option<(Nanos, Nanos)> {
+        let requests = self.sent.iter().filter(|(_, at)| **at >= since);
+        let answered = requests.filter_map(|(id, at)| Some((*at, *self.answers.get(id)?)));
+        answered.min_by_key(|(_, answered)| *answered)
+    }
+
     /// The longest time without an answer between two moments, in milliseconds.
     #[must_use]
     pub fn longest_silence_ms(&self, from: Nanos, to: Nanos) -> u64 {
