@@ -54,7 +54,8 @@ pub(crate) struct Wishes {
     pub(crate) messages: Vec<(MemberId, Lane, Vec<u8>)>,
     /// Numbers of batches to be synced.
     pub(crate) writes: Vec<u64>,
-    pub(crate) frames: Vec<(Side, Vec<u8>)>,
+    /// With whether there was a lease when they left: it may be withdrawn later at the same moment.
+    pub(crate) frames: Vec<(Side, bool, Vec<u8>)>,
     /// Child SAs that were deleted or are about to be.
     pub(crate) removed: Vec<Spi>,
     pub(crate) halted: Option<String>,
@@ -400,12 +401,13 @@ impl Node {
     /// Polls each worker once; true when there is more to do.
     fn poll_workers(&mut self, now: Nanos, wishes: &mut Wishes) -> bool {
         let mut busy = false;
+        let has_lease = self.has_lease(now);
         let polling = (0..).zip(&mut self.workers).filter(|(_, slot)| !slot.stalled);
         for (number, slot) in polling {
             busy |= slot.worker.poll(self.clock.read(now)).packets > 0;
             for side in Side::ALL {
                 let sent = slot.worker.port_mut(side).take_sent();
-                wishes.frames.extend(sent.into_iter().map(|frame| (side, frame)));
+                wishes.frames.extend(sent.into_iter().map(|frame| (side, has_lease, frame)));
             }
             while let Some(event) = slot.events.pop() {
                 busy |= self.life == Life::Running;

@@ -600,7 +600,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let mut wishes = Wishes::default();
         node.run(self.now, &mut wishes);
-        let (boots, has_lease) = (node.boots(), node.has_lease(self.now));
+        let boots = node.boots();
         let sync_us = self.setup.sync_us.saturating_add(node.sync_extra_us());
         for (to, lane, bytes) in wishes.messages {
             self.send(id, to, lane, bytes);
@@ -608,7 +608,7 @@ impl World {
         for number in wishes.writes {
             self.schedule(sync_us, Event::Synced { member: id, boots, number });
         }
-        for (side, frame) in wishes.frames {
+        for (side, has_lease, frame) in wishes.frames {
             self.checks.sent(self.now, id, (side, has_lease), &frame);
             self.forward(side, Attachment::Member(id), frame);
         }
