@@ -165,9 +165,19 @@ fn start_workers(
         local: config.local.clone(),
         dpdk: config.dpdk.clone(),
         lease: lease.clone(),
+        timing: timing(config),
         wake: Arc::new(foundation.wake()),
     };
     worker::start(&plan, tables)
+}
+
+/// The clockwork of elections that the operator named.
+pub(crate) fn timing(config: &Config) -> holdfast_replica::Timing {
+    match config.cluster.timing {
+        Timing::Brisk => holdfast_replica::Timing::BRISK,
+        Timing::Default => holdfast_replica::Timing::DEFAULT,
+        Timing::Relaxed => holdfast_replica::Timing::RELAXED,
+    }
 }
 
 /// The operator's configuration in the replica's words.
@@ -176,13 +186,8 @@ pub fn replica_config(config: &Config, incarnation: u64) -> holdfast_replica::Co
     let peers = &config.cluster.members;
     let members = peers.iter().map(|peer| MemberId(peer.id)).collect();
     let (id, incarnation) = (MemberId(config.member.id), Incarnation(incarnation));
-    let timing = match config.cluster.timing {
-        Timing::Brisk => holdfast_replica::Timing::BRISK,
-        Timing::Default => holdfast_replica::Timing::DEFAULT,
-        Timing::Relaxed => holdfast_replica::Timing::RELAXED,
-    };
     let witnesses = peers.iter().filter(|peer| peer.role == Role::Witness);
-    let mut replica = holdfast_replica::Config::new(id, members, timing, incarnation);
+    let mut replica = holdfast_replica::Config::new(id, members, timing(config), incarnation);
     replica.witnesses = witnesses.map(|peer| MemberId(peer.id)).collect();
     replica.addresses =
         peers.iter().map(|peer| (MemberId(peer.id), peer.address.to_string())).collect();

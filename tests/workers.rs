@@ -21,6 +21,7 @@ use holdfast_datapath::{
     LeaseCell, Metric, Prefix, Tables, TablesPublisher, WorkerCommand, WorkerEvent,
 };
 use holdfast_packet::{Nanos, Side};
+use holdfast_replica::Timing;
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ fn two_workers_share_the_ports() {
             local: None,
             dpdk: dpdk(memory_mb),
             lease: LeaseCell::new(),
+            timing: Timing::RELAXED,
             wake: Arc::new(|| {}),
         };
         let mut publisher = TablesPublisher::new();
@@ -96,6 +98,7 @@ fn serve_and_fall_silent() {
         local: None,
         dpdk: dpdk(64),
         lease: lease.clone(),
+        timing: Timing::RELAXED,
         wake: Arc::new(move || {
             let _ = wake.send(());
         }),

@@ -53,7 +53,7 @@ const EVENTS_MAX: usize = 256;
 /// Events taken from one worker before timers and sockets get their turn.
 const WORKER_EVENTS_PER_TURN: usize = 512;
 
-/// How often the statistics are copied and workers are looked at.
+/// How often the statistics are copied.
 const HOUSEKEEPING_MS: u64 = 100;
 
 /// How often ports are asked for their link: an owner without one hands over, and the outage counts
@@ -198,6 +198,7 @@ pub struct Controller {
     ports_up: [Option<bool>; 2],
     next_housekeeping: Nanos,
     next_link_check: Nanos,
+    next_worker_check: Nanos,
     calendar: Calendar,
     started_unix_ms: u64,
     /// When the daemon ends, once it was asked to.
@@ -225,6 +226,7 @@ impl Controller {
             ports_up: [None; 2],
             next_housekeeping: Nanos::ZERO,
             next_link_check: Nanos::ZERO,
+            next_worker_check: Nanos::ZERO,
             calendar: Calendar::new(clock::now(), clock::unix_ms()),
             started_unix_ms: clock::unix_ms(),
             ends: None,
@@ -281,6 +283,7 @@ impl Controller {
             parts.server.poll_timeout(),
             Some(self.next_housekeeping),
             Some(self.next_link_check),
+            Some(self.next_worker_check),
             retry,
             self.ends,
         ];
@@ -417,10 +420,15 @@ impl Controller {
             self.next_link_check = now.plus_ms(LINK_CHECK_MS);
             self.look_after_ports()?;
         }
+        if self.next_worker_check <= now {
+            let tick_ns = crate::daemon::timing(&self.parts.config).tick_ns();
+            self.next_worker_check = now.plus_ns(tick_ns);
+            self.look_after_workers(now)?;
+        }
         if self.next_housekeeping <= now {
             self.next_housekeeping = now.plus_ms(HOUSEKEEPING_MS);
             self.calendar.follow(now, clock::unix_ms());
-            self.look_after_workers(now)?;
+            self.tell_figures()?;
         }
         let now = clock::now();
         if self.parts.member.next_deadline().is_some_and(|due| due <= now) {
@@ -444,10 +452,8 @@ impl Controller {
         Ok(())
     }
 
+    /// A stuck worker serves nobody: that is known as soon as a dead member would be.
     fn look_after_workers(&mut self, now: Nanos) -> Result<(), ControllerError> {
-        if self.parts.workers.count() == 0 {
-            return Ok(());
-        }
         for worker in 0..self.parts.workers.count() {
             let stalled = self.parts.workers.is_stuck(worker, now);
             let Some(known) = self.stuck.get_mut(worker as usize) else { continue };
@@ -455,6 +461,14 @@ impl Controller {
                 tracing::warn!(worker, stalled, "worker");
                 self.handle(Input::WorkerStalled { worker, stalled })?;
             }
+        }
+        Ok(())
+    }
+
+    /// Shows what the workers count, and tells the member how much passed.
+    fn tell_figures(&mut self) -> Result<(), ControllerError> {
+        if self.parts.workers.count() == 0 {
+            return Ok(());
         }
         for (worker, counters) in self.parts.workers.counters().enumerate() {
             self.parts.statistics.update(worker, &counters.snapshot());

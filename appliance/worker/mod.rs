@@ -19,7 +19,7 @@
 //! Contract:
 //! * [`start`] returns when every worker polls. DPDK starts once in a process, so it is called once;
 //! * a worker whose controller is stuck falls silent when its lease ends; a worker that is stuck
-//!   itself stops counting polls, which [`WorkerSet::is_stuck`] tells;
+//!   itself stops counting polls, which [`WorkerSet::is_stuck`] tells within about a lease;
 //! * dropping the [`WorkerSet`] joins the threads, then stops and closes the ports.
 
 mod idle;
@@ -35,16 +35,14 @@ use holdfast_datapath::{
     TablesPublisher, Worker, WorkerCommand, WorkerEvent, WorkerLimits, WorkerParts, ring,
 };
 use holdfast_dpdk_wrap::{DpdkError, Mbuf, PortStatistics, QueuePair};
+use holdfast_member::WorkerWatch;
 use holdfast_packet::{MacAddr, Nanos, Side};
+use holdfast_replica::Timing;
 use ports::{OpenPort, Ports};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use thread::{Bell, ThreadOptions, WorkerThread};
-
-/// A worker that has not polled for so long is stuck: a hundred times longer than any poll takes,
-/// and longer than a crowded machine keeps a ready thread waiting.
-const STUCK_MS: u64 = 1_000;
 
 /// What the workers are started with.
 pub struct WorkerPlan {
@@ -58,6 +56,8 @@ pub struct WorkerPlan {
     pub dpdk: config::Dpdk,
     /// Whether this member is the owner.
     pub lease: LeaseCell,
+    /// The member's clockwork: a stuck worker is found as fast as a dead member.
+    pub timing: Timing,
     /// Called from a worker thread when events wait and the controller has not been called since
     /// it last found none. Must be quick.
     pub wake: Arc<dyn Fn() + Send + Sync>,
@@ -133,14 +133,7 @@ struct Controls {
     events: RingReceiver<WorkerEvent>,
     counters: Arc<Counters>,
     bell: Arc<Bell>,
-    pulse: Pulse,
-}
-
-/// When a worker was last seen to poll.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Pulse {
-    polls: u64,
-    seen: Nanos,
+    watch: WorkerWatch,
 }
 
 /// Starts DPDK, the ports and one thread for each queue pair. The workers poll at once; without a
@@ -202,7 +195,7 @@ fn assemble(
         events: event_receiver,
         counters,
         bell: Arc::new(Bell::new(Arc::clone(&plan.wake))),
-        pulse: Pulse { polls: 0, seen: Nanos::ZERO },
+        watch: WorkerWatch::new(plan.timing),
     };
     (controls, worker)
 }
@@ -260,12 +253,13 @@ impl WorkerSet {
         self.workers.iter().map(|controls| &controls.counters)
     }
 
-    /// True when a worker has not polled for a second although it was asked about meanwhile: to be
-    /// called a few times a second.
+    /// Whether a worker does not poll and will not by itself: to be called at every tick.
     pub fn is_stuck(&mut self, worker: u32, now: Nanos) -> bool {
-        self.workers
-            .get_mut(worker as usize)
-            .is_some_and(|c| c.pulse.is_missing(c.counters.metric(Metric::Polls), now))
+        let thread = self.threads.get(worker as usize);
+        self.workers.get_mut(worker as usize).is_some_and(|controls| {
+            let polls = controls.counters.metric(Metric::Polls);
+            controls.watch.is_stuck(now, polls, || thread.and_then(WorkerThread::sight))
+        })
     }
 
     /// Whether frames can pass on a side. Asks the driver, which may ask the kernel.
@@ -290,15 +284,6 @@ impl WorkerSet {
     }
 }
 
-impl Pulse {
-    fn is_missing(&mut self, polls: u64, now: Nanos) -> bool {
-        if polls != self.polls || self.seen == Nanos::ZERO {
-            *self = Self { polls, seen: now };
-        }
-        now.ms_since(self.seen) >= STUCK_MS
-    }
-}
-
 impl fmt::Debug for WorkerPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerPlan")
@@ -306,20 +291,5 @@ impl fmt::Debug for WorkerPlan {
             .field("inside", &self.inside)
             .field("dpdk", &self.dpdk)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pulse_is_missed_after_a_second_without_polls() {
-        let mut pulse = Pulse { polls: 0, seen: Nanos::ZERO };
-        assert!(!pulse.is_missing(0, Nanos::from_secs(5)), "it was not watched before");
-        assert!(!pulse.is_missing(0, Nanos::from_ms(5_999)));
-        assert!(pulse.is_missing(0, Nanos::from_ms(6_000)));
-        assert!(!pulse.is_missing(1, Nanos::from_ms(6_100)));
-        assert!(!pulse.is_missing(1, Nanos::from_ms(7_000)));
     }
 }

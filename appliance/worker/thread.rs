@@ -5,8 +5,10 @@ use super::idle::{Idle, IdlePolicy, Pause};
 use crate::clock;
 use holdfast_datapath::PollResult;
 use holdfast_dpdk_wrap::{Eal, RegisteredThread};
-use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
+use holdfast_member::ThreadSight;
+use rustix::thread::{CpuSet, Pid, gettid, sched_setaffinity, set_current_timer_slack};
 use std::fmt;
+use std::fs;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +30,7 @@ pub(super) struct ThreadOptions {
 pub(super) struct WorkerThread {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    id: Pid,
 }
 
 /// Wakes the controller, once until it has looked.
@@ -64,7 +67,7 @@ impl WorkerThread {
                     return;
                 }
             };
-            let _ = report.send(Ok(()));
+            let _ = report.send(Ok(gettid()));
             run(&mut poll, options.idle, &stop_flag, &bell);
             // Buffers go back while the thread still has its cache.
             drop(poll);
@@ -74,13 +77,31 @@ impl WorkerThread {
             .name(format!("worker-{}", options.worker))
             .spawn(body)
             .map_err(WorkerError::Thread)?;
-        let started = Self { stop, thread: Some(thread) };
         match set_up.recv() {
-            Ok(Ok(())) => Ok(started),
+            Ok(Ok(id)) => Ok(Self { stop, thread: Some(thread), id }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(WorkerError::Died { worker: options.worker }),
         }
     }
+
+    /// What the system says of the thread; `None` when it says nothing. Reads a file of the kernel's:
+    /// some microseconds.
+    pub(super) fn sight(&self) -> Option<ThreadSight> {
+        let path = format!("/proc/self/task/{}/stat", self.id.as_raw_nonzero());
+        parse_sight(&fs::read_to_string(path).ok()?)
+    }
+}
+
+/// What `stat` of a thread says (proc(5)): behind the name in brackets the state first, the time in the
+/// program and in the kernel twelfth and thirteenth, in hundredths of a second.
+fn parse_sight(stat: &str) -> Option<ThreadSight> {
+    const NS_PER_TICK: u64 = 10_000_000;
+    let (_, behind_name) = stat.rsplit_once(") ")?;
+    let mut fields = behind_name.split(' ');
+    let runnable = fields.next()? == "R";
+    let mut times = fields.skip(10).map_while(|field| field.parse::<u64>().ok());
+    let ticks = times.next()?.saturating_add(times.next()?);
+    Some(ThreadSight { runnable, cpu_ns: ticks.saturating_mul(NS_PER_TICK) })
 }
 
 impl Drop for WorkerThread {
@@ -170,6 +191,18 @@ mod tests {
         bell.rearm();
         bell.ring();
         assert_eq!(wakes.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_thread_is_seen_as_the_kernel_shows_it() {
+        let stat = "7 (worker) R) S 1 2 3 0 -1 4194368 90 0 0 0 12 30 0 0 20 0 9 0 100 0 0";
+        let seen = parse_sight(stat);
+        assert_eq!(seen, Some(ThreadSight { runnable: false, cpu_ns: 420_000_000 }));
+        for cut in ["", "7 (worker", "7 (worker) S 1 2 3"] {
+            assert_eq!(parse_sight(cut), None, "{cut:?}");
+        }
+        let own = fs::read_to_string("/proc/thread-self/stat").unwrap();
+        assert!(parse_sight(&own).is_some_and(|own| own.runnable));
     }
 
     #[test]

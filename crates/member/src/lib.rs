@@ -83,6 +83,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod warming;
+mod watch;
 
 pub use bulletin::Fitness;
 pub use config::{Addresses, Delivery, MemberConfig, SuccessionPolicy, Takeback, TargetConfig};
@@ -98,3 +99,4 @@ pub use operator::{
 };
 pub use renewals::Continuity;
 pub use store_list::{RecordReadiness, RecordReply, StoreListReply};
+pub use watch::{ThreadSight, WorkerWatch};

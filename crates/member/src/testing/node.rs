@@ -7,6 +7,7 @@ use super::hazards::DiskHealth;
 use super::random::Random;
 use crate::{
     Input, Member, MemberConfig, MemberError, MemberEvent, OperatorReply, Output, OwnerNotice,
+    ThreadSight, WorkerWatch,
 };
 use holdfast_cluster::{Command, MemberId, StateChange, TargetId};
 use holdfast_crypto::Portable;
@@ -42,6 +43,9 @@ pub enum Life {
 struct WorkerSlot {
     /// It does not poll.
     stalled: bool,
+    watch: WorkerWatch,
+    /// What the member was told of that.
+    told_stuck: bool,
     worker: Worker<MemoryPort>,
     commands: RingSender<WorkerCommand>,
     backlog: VecDeque<WorkerCommand>,
@@ -308,6 +312,9 @@ impl Node {
     /// Runs everything that can run at `now` until it is idle.
     pub(crate) fn run(&mut self, now: Nanos, wishes: &mut Wishes) {
         let local = self.clock.read(now);
+        if self.life == Life::Running {
+            self.watch_workers(local);
+        }
         loop {
             let mut idle = true;
             if self.life == Life::Running {
@@ -417,6 +424,19 @@ impl Node {
         self.publisher.reclaim();
         busy
     }
+
+    /// Looks whether each worker has polled since the last look.
+    fn watch_workers(&mut self, local: Nanos) {
+        for (worker, slot) in (0..).zip(&mut self.workers) {
+            let polls = slot.worker.counters().metric(Metric::Polls);
+            // Nothing but a stop keeps a worker from polling here.
+            let stopped = || Some(ThreadSight { runnable: false, cpu_ns: 0 });
+            let stalled = slot.watch.is_stuck(local, polls, stopped);
+            if std::mem::replace(&mut slot.told_stuck, stalled) != stalled {
+                self.inbox.push_back(Input::WorkerStalled { worker, stalled });
+            }
+        }
+    }
 }
 
 fn start_workers(
@@ -442,7 +462,15 @@ fn start_workers(
             aead: Box::new(Portable),
             limits,
         });
-        WorkerSlot { stalled: false, worker, commands, backlog: VecDeque::new(), events }
+        WorkerSlot {
+            stalled: false,
+            watch: WorkerWatch::new(config.timing),
+            told_stuck: false,
+            worker,
+            commands,
+            backlog: VecDeque::new(),
+            events,
+        }
     };
     Handoff::mesh(config.workers).into_iter().map(start).collect()
 }

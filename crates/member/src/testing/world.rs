@@ -383,12 +383,11 @@ impl World {
         self.outside.set_plugged(Attachment::Host(number), plugged);
     }
 
-    /// Has a worker of a member stop polling, and the member notice, or poll again.
+    /// Has a worker of a member stop polling, which its shell notices in time, or poll again.
     pub fn stall_worker(&mut self, id: MemberId, worker: u32, stalled: bool) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.stall_worker(worker, stalled);
         }
-        self.input(id, Input::WorkerStalled { worker, stalled });
     }
 
     /// The operator's override: a dead member becomes the whole cluster, and is booted.

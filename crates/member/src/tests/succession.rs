@@ -3,6 +3,7 @@
 use super::*;
 use crate::{SuccessionPolicy, Takeback};
 use holdfast_packet::{Nanos, Side};
+use holdfast_replica::Timing;
 
 /// A connected world in which member 1 owns and everybody is known to be fit.
 fn settled(succession: SuccessionPolicy) -> World {
@@ -38,18 +39,28 @@ fn an_owner_whose_port_goes_down_on_either_side_hands_over_at_once() {
     }
 }
 
-#[test]
-fn an_owner_with_a_stuck_worker_hands_over_at_once() {
-    let mut world = connected(Setup { workers: 2, ..Setup::default() });
+/// How long the peers of an owner whose worker stops are not served; and who owns then.
+fn silence_of_a_stuck_worker(timing: Timing) -> u64 {
+    let mut world = connected(Setup { workers: 2, timing, ..Setup::default() });
     world.run_for_ms(1_500);
     let (before, start) = (owner(&world), world.now());
     world.stall_worker(before, 1, true);
     world.run_for_ms(1_000);
     assert_ne!(owner(&world), before);
-    assert!(world.peers()[0].longest_silence_ms(start, world.now()) <= 60);
+    let silence = world.peers()[0].longest_silence_ms(start, world.now());
     world.stall_worker(before, 1, false);
     world.run_for_ms(1_000);
     assert_lawful(&mut world);
+    silence
+}
+
+#[test]
+fn an_owner_with_a_stuck_worker_is_replaced_as_fast_as_a_dead_one() {
+    for (timing, bound_ms) in [(Timing::DEFAULT, 45), (Timing::BRISK, 23), (Timing::RELAXED, 250)] {
+        let silence = silence_of_a_stuck_worker(timing);
+        println!("silent for {silence} ms");
+        assert!(silence <= bound_ms, "silent for {silence} ms, {timing:?}");
+    }
 }
 
 #[test]
