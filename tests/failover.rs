@@ -14,6 +14,8 @@ use holdfast_bed::probe::Outage;
 use holdfast_bed::time::Wall;
 use holdfast_bed::wait::{let_pass, wait_until};
 use holdfast_bed::wire::{OutsideWire, Sender};
+use rustix::process::{Pid, Signal, kill_process};
+use std::thread;
 use std::time::Duration;
 
 #[test]
@@ -190,4 +192,64 @@ fn a_frozen_owner_that_wakes_up_sends_nothing_as_the_owner() {
     assert!(sealed.is_none() && !announced && !spoke, "the zombie spoke: {sealed:?}");
     expect_no_repeat(&outside);
     assert!(outside.first_esp_after(next, woken).is_some(), "the new owner carries on");
+}
+
+/// When the successor stops, after the request: before its answer, in the transfer, and behind it.
+const STOPPED_AFTER_MS: [u64; 5] = [0, 5, 10, 20, 40];
+
+/// Has `before` hand over to `to`, whose process stops on the way, and tells what the operator was told.
+fn hand_over_to_one_that_stops(
+    scene: &mut Scene,
+    before: u8,
+    to: u8,
+    after_ms: u64,
+) -> Result<String, BedError> {
+    let id = scene.cluster.process_id(to).and_then(|id| i32::try_from(id).ok());
+    let process = id.and_then(Pid::from_raw).ok_or(BedError::Interrupted)?;
+    let stop = move || {
+        let_pass(Duration::from_millis(after_ms))?;
+        kill_process(process, Signal::STOP)
+            .map_err(|e| BedError::io("stop the successor", e.into()))
+    };
+    let (answer, stopped) = thread::scope(|scope| {
+        let stopping = scope.spawn(stop);
+        let answer = scene.cluster.ask(before, &["handover", "--to", &to.to_string()]);
+        (answer, stopping.join().unwrap_or(Err(BedError::Interrupted)))
+    });
+    stopped?;
+    Ok(answer.map_or_else(|refused| refused.to_string(), |done| done.to_string()))
+}
+
+#[test]
+fn a_handover_whose_successor_stops_on_the_way_leaves_one_owner_and_repeats_nothing() {
+    let mut scene = Scene::connected(&Connection::default(), "").expect("the tunnel comes up");
+    scene.expect_traffic();
+    let captures = scene.bed.start_captures().expect("captures start");
+    let prober = scene.bed.start_prober().expect("the prober starts");
+    let mut carried_on = 0;
+    for after_ms in STOPPED_AFTER_MS {
+        let before = scene.cluster.wait_until_ready(PATIENCE).expect("every member is ready");
+        let_pass(AFTER_HANDOVER).expect("nothing interrupts");
+        let to = before % 3 + 1;
+        let answer = hand_over_to_one_that_stops(&mut scene, before, to, after_ms);
+        let answer = answer.expect("the successor stops");
+        let third = 6 - before - to;
+        wait_until("an owner that runs", PATIENCE, || {
+            let owner = scene.cluster.status(third)?.owner();
+            Ok(owner.filter(|&owner| owner != to).map(drop))
+        })
+        .inspect_err(|_| scene.explain())
+        .expect("a member that runs owns");
+        scene.cluster.freeze(to, false).expect("it goes on");
+        let owner = scene.cluster.wait_until_ready(PATIENCE).expect("every member is ready");
+        println!("{to} stopped after {after_ms} ms: {owner} owns after {before}; {answer}");
+        carried_on += u64::from(owner == before);
+        scene.expect_traffic();
+    }
+    prober.finish().expect("the prober worked");
+    let wires = captures.finish().expect("captures end");
+    expect_no_repeat(&OutsideWire::read(&wires.outside).expect("captures are readable"));
+    assert!(carried_on > 0, "one that stops before its answer is not handed to");
+    let sas = scene.client.list().expect("swanctl lists");
+    assert!(sas.contains("home: #1, ESTABLISHED"), "the first IKE SA still stands: {sas}");
 }
