@@ -5,9 +5,9 @@
 //!   takeover                    numbers of the TakeOwnership entry, and off to the worker
 //! ```
 //!
-//! Expanding two keys and allocating for them is most of what it takes to hand an SA to a worker. It
-//! needs nothing but the parameters, which never change, so it is done before. The numbers are
-//! not: they come out of the entry that makes this member the owner, when the pair is
+//! Expanding two keys and allocating for them is a tenth of what it takes to hand an SA to a worker
+//! (`perf/README.md`). It needs nothing but the parameters, which never change, so it is done
+//! before. The numbers are not: they come out of the entry that makes this member the owner, when the pair is
 //! [taken](Warming::take), as if it were made then. So law 2 rests on what it rested on before; a pair
 //! that is not prepared, or was prepared from other parameters, is simply made then.
 
