@@ -15,7 +15,8 @@
 //!   process is granted is granted to nobody before it;
 //! * a log that does not check is refused with file and offset, and left as it is; only the torn
 //!   end of the very last write is dropped, and that is reported;
-//! * a batch is reported persisted after it and all before it are synced. After a disk
+//! * a batch is reported persisted after it and all before it are synced, but for a checkpoint whose
+//!   snapshot is still to be encoded: what it shortens is stored already. After a disk
 //!   failed nothing more is reported: a follower acknowledges nothing and ends, an owner hands over
 //!   and ends. A member that forgets what it promised must not vote.
 

@@ -1,6 +1,7 @@
 use super::*;
 use bytes::Bytes;
-use holdfast_replica::{Checkpoint, HardState, LogEntry, SnapshotImage, WriteBatch};
+use holdfast_cluster::{Command, State};
+use holdfast_replica::{Checkpoint, HardState, LogEntry, SnapshotData, SnapshotImage, WriteBatch};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -265,4 +266,36 @@ fn what_a_crash_left_half_written_is_removed_at_the_next_start() {
     Store::open(folder.path()).unwrap();
     assert!(strange.exists());
     assert!(!half.exists());
+}
+
+#[test]
+fn what_is_stored_while_a_snapshot_is_encoded_is_in_its_checkpoint_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = State::new();
+    state.apply(1, &Command::Noop);
+    state.apply(2, &Command::Noop);
+    let data = SnapshotData::later(state.freeze(), None);
+    let behind = |number| batch(number, "three").entries;
+    let checkpoint = Checkpoint {
+        snapshot: SnapshotImage { index: 2, term: 1, data },
+        hard_state: HardState { term: 1, vote: 1, commit: 2 },
+        entries: behind(3),
+    };
+    let mut batches: Vec<WriteBatch> = (1..=3).map(|number| batch(number, "three")).collect();
+    let (must_sync, entries, hard_state) = (false, Vec::new(), None);
+    let checkpoint = Some(checkpoint);
+    batches.push(WriteBatch { number: 4, must_sync, checkpoint, entries, hard_state });
+    // Two entries more, and then others in the place of the last two.
+    for (number, index, text) in [(5, 4, "old"), (6, 5, "old"), (7, 4, "new")] {
+        batches.push(WriteBatch { number, ..batch(index, text) });
+    }
+    store(folder.path(), batches);
+
+    let recovered = Store::open(folder.path()).unwrap().recovered;
+    let snapshot = recovered.snapshot.unwrap();
+    assert_eq!((snapshot.index, State::restore(&snapshot.data).unwrap().applied()), (2, 2));
+    let texts: Vec<_> = recovered.entries.iter().map(|e| (e.index, &e.data[..])).collect();
+    assert_eq!(texts, [(3, &b"three"[..]), (4, b"new")]);
+    assert_eq!(recovered.hard_state.commit, 3);
+    assert_eq!(log_files(folder.path()).unwrap().len(), 2, "one snapshot, one segment");
 }

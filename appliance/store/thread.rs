@@ -1,10 +1,18 @@
-//! The thread that waits for the disk, so that the controller does not.
+//! The thread that waits for the disk, so that the controller does not, and the one that encodes
+//! snapshots, so that nobody who waits for the disk waits for that.
+//!
+//! ```text
+//!   batch --> written, synced, reported
+//!     '--- with a snapshot that is still to be encoded ---> encoder (an ordinary thread)
+//!                what is stored meanwhile is taken in          |
+//!          checkpoint written, files before it deleted <-------'
+//! ```
 
 use super::files::Files;
 use crate::os::schedule_first_in_first_out;
-use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
-use holdfast_replica::WriteBatch;
+use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded, select, unbounded};
 use holdfast_replica::wal::WalWriter;
+use holdfast_replica::{Checkpoint, SnapshotData, WriteBatch};
 use std::fs::File;
 use std::io;
 use std::thread::{Builder, JoinHandle};
@@ -46,7 +54,9 @@ impl StorageThread {
         let (batches, received) = bounded(WAITING_BATCHES_MAX);
         // One piece of news per group of batches, and those are bounded.
         let (report, news) = unbounded();
-        let storage = Storage { files, writer, received, report, wake, _lock: lock };
+        let (encode, encoded) = start_encoder()?;
+        let ends = Ends { received, report, encode, encoded };
+        let storage = Storage { files, writer, ends, wake, checkpoint: None, _lock: lock };
         let thread = Builder::new().name("holdfast-store".into());
         let handle = thread.spawn(move || storage.run())?;
         Ok(Self { batches: Some(batches), news, handle: Some(handle) })
@@ -76,12 +86,41 @@ impl Drop for StorageThread {
     }
 }
 
+/// Encodes snapshots with ordinary priority: a hundred thousand SAs take a third of a second, for
+/// which no commit and no worker on the same core may wait. It ends with its sender.
+fn start_encoder() -> io::Result<(Sender<SnapshotData>, Receiver<()>)> {
+    // A replica has one snapshot at a time to encode.
+    let (encode, to_encode) = unbounded::<SnapshotData>();
+    let (done, encoded) = unbounded();
+    Builder::new().name("holdfast-encode".into()).spawn(move || {
+        for data in to_encode {
+            // Reading it encodes it.
+            let bytes = data.len();
+            tracing::debug!(bytes, "snapshot encoded");
+            drop(data);
+            if done.send(()).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok((encode, encoded))
+}
+
+/// The storage thread's ends of its channels.
+struct Ends {
+    received: Receiver<WriteBatch>,
+    report: Sender<Stored>,
+    encode: Sender<SnapshotData>,
+    encoded: Receiver<()>,
+}
+
 struct Storage<W> {
     files: Files,
     writer: WalWriter,
-    received: Receiver<WriteBatch>,
-    report: Sender<Stored>,
+    ends: Ends,
     wake: W,
+    /// Waits for its snapshot to be encoded. It grows by what is stored meanwhile.
+    checkpoint: Option<Checkpoint>,
     _lock: File,
 }
 
@@ -91,40 +130,77 @@ impl<W: Fn()> Storage<W> {
         if let Err(error) = schedule_first_in_first_out(REAL_TIME_PRIORITY) {
             tracing::debug!(%error, "the storage thread has no real-time scheduling");
         }
-        while let Some(group) = self.next_group() {
-            let last = group.last().map(|batch| batch.number);
-            let outcome = self.store(&group);
-            let news = match (outcome, last) {
-                (Ok(()), Some(number)) => Stored::Persisted(number),
-                (Ok(()), None) => continue,
-                (Err(error), _) => Stored::Failed(error.to_string()),
+        let mut outcome = Ok(());
+        while outcome.is_ok() {
+            outcome = select! {
+                recv(self.ends.received) -> batch => match batch {
+                    Ok(first) => self.store_group(first),
+                    Err(_) => break,
+                },
+                recv(self.ends.encoded) -> _ => self.store_checkpoint(false),
             };
-            let failed = matches!(news, Stored::Failed(_));
-            let _received = self.report.send(news);
-            (self.wake)();
-            if failed {
-                return;
-            }
+        }
+        // At the end nobody waits for anything any more.
+        if let Err(error) = outcome.and_then(|()| self.store_checkpoint(true)) {
+            self.tell(Stored::Failed(error.to_string()));
         }
     }
 
-    /// Everything that waits, at least one batch; `None` at the end.
-    fn next_group(&self) -> Option<Vec<WriteBatch>> {
-        let mut group = vec![self.received.recv().ok()?];
+    fn tell(&self, news: Stored) {
+        let _received = self.ends.report.send(news);
+        (self.wake)();
+    }
+
+    /// Stores a batch with everything that waits behind it, up to a limit.
+    fn store_group(&mut self, first: WriteBatch) -> io::Result<()> {
+        let mut group = vec![first];
         while group.len() < GROUP_BATCHES_MAX {
-            match self.received.try_recv() {
+            match self.ends.received.try_recv() {
                 Ok(batch) => group.push(batch),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
-        Some(group)
+        let mut steps = Vec::new();
+        let mut last = 0;
+        for mut batch in group {
+            self.defer_checkpoint(&mut batch);
+            steps.extend(self.writer.write(&batch).map_err(io::Error::other)?);
+            last = batch.number;
+        }
+        self.files.carry_out(steps)?;
+        self.tell(Stored::Persisted(last));
+        Ok(())
     }
 
-    fn store(&mut self, group: &[WriteBatch]) -> io::Result<()> {
-        let mut steps = Vec::new();
-        for batch in group {
-            steps.extend(self.writer.write(batch).map_err(io::Error::other)?);
+    /// Takes a checkpoint out of its batch when its snapshot is still to be encoded: what it would
+    /// begin anew is stored already, only longer.
+    fn defer_checkpoint(&mut self, batch: &mut WriteBatch) {
+        let unready = |checkpoint: &mut Checkpoint| checkpoint.snapshot.data.ready().is_none();
+        if let Some(checkpoint) = batch.checkpoint.take_if(unready) {
+            let _taken = self.ends.encode.send(checkpoint.snapshot.data.clone());
+            self.checkpoint = Some(checkpoint);
+        } else if batch.checkpoint.is_some() {
+            // It supersedes the one that waits as well.
+            self.checkpoint = None;
         }
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.absorb(batch);
+        }
+    }
+
+    /// Stores the checkpoint that waits once its snapshot is encoded; `at_once` without waiting.
+    fn store_checkpoint(&mut self, at_once: bool) -> io::Result<()> {
+        let ready =
+            |checkpoint: &mut Checkpoint| at_once || checkpoint.snapshot.data.ready().is_some();
+        let Some(checkpoint) = self.checkpoint.take_if(ready) else { return Ok(()) };
+        let batch = WriteBatch {
+            number: 0,
+            must_sync: true,
+            checkpoint: Some(checkpoint),
+            entries: Vec::new(),
+            hard_state: None,
+        };
+        let steps = self.writer.write(&batch).map_err(io::Error::other)?;
         self.files.carry_out(steps)
     }
 }

@@ -174,6 +174,21 @@ pub struct Checkpoint {
     pub entries: Vec<LogEntry>,
 }
 
+impl Checkpoint {
+    /// Takes in what was stored behind it. A checkpoint that is written later than it was made must
+    /// hold that, too: it supersedes everything stored before it is written.
+    pub fn absorb(&mut self, batch: &WriteBatch) {
+        for entry in &batch.entries {
+            let behind = entry.index.checked_sub(self.snapshot.index.saturating_add(1));
+            // What the snapshot contains is committed and stands.
+            let Some(place) = behind else { continue };
+            self.entries.truncate(usize::try_from(place).unwrap_or(usize::MAX));
+            self.entries.push(entry.clone());
+        }
+        self.hard_state = batch.hard_state.unwrap_or(self.hard_state);
+    }
+}
+
 /// One thing to store. All of it before `persisted(number)`, in the order of the fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteBatch {

@@ -32,7 +32,8 @@ struct Origin {
 
 impl SnapshotData {
     /// To be encoded by whoever reads it first, who also drops what it supersedes.
-    pub(crate) fn later(frozen: Frozen, superseded: Option<Self>) -> Self {
+    #[must_use]
+    pub fn later(frozen: Frozen, superseded: Option<Self>) -> Self {
         let origin = Origin { frozen, _superseded: superseded };
         Self(Arc::new(Content { bytes: OnceLock::new(), origin: Mutex::new(Some(origin)) }))
     }
