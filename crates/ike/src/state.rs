@@ -24,12 +24,15 @@ use crate::sa::{
     Child, ChildPhase, Collision, IkeSa, Outstanding, Path, Pending, Phase, Seed, Task,
 };
 pub(crate) use crate::state_initiation::encode_begun;
-use crate::sync::SyncSupport;
+use crate::sync::{MessageIdSync, SyncSupport};
 
 /// The first format; without what follows [`Out::sa_end`].
 const VERSION_1: u16 = 1;
 /// Has a kind after the version, and RFC 6311's state at the end.
 pub(crate) const VERSION: u16 = 2;
+/// The same with a synchronisation that waits for its answer. Written for such IKE SAs alone, so that
+/// members that know nothing of it read all others.
+const VERSION_3: u16 = 3;
 /// Items in any list of a record; far above what a live IKE SA has.
 const ITEMS_MAX: u32 = 4096;
 
@@ -38,7 +41,8 @@ pub(crate) type Read<T> = Result<T, Malformed>;
 /// Writes an IKE SA.
 pub(crate) fn encode(now: Nanos, sa: &IkeSa) -> SecretBytes {
     let mut out = Out { now, writer: Writer::with_capacity(size_estimate(sa)) };
-    out.writer.u16(VERSION).u8(KIND_SA);
+    let version = if sa.synchronising() { VERSION_3 } else { VERSION };
+    out.writer.u16(version).u8(KIND_SA);
     out.identity(sa);
     out.suite(&sa.suite);
     out.keys(&sa.keys);
@@ -67,7 +71,7 @@ pub(crate) fn encode(now: Nanos, sa: &IkeSa) -> SecretBytes {
 pub(crate) fn decode(now: Nanos, spi: IkeSpi, bytes: &[u8]) -> Result<Record, &'static str> {
     let mut cursor = Cursor::new(bytes);
     let version = match cursor.u16() {
-        Ok(version @ (VERSION | VERSION_1)) => version,
+        Ok(version @ (VERSION | VERSION_1 | VERSION_3)) => version,
         Ok(_) => return Err("written by another version"),
         Err(_) => return Err("empty"),
     };
@@ -209,9 +213,8 @@ impl Out {
             return;
         };
         let number = match &outstanding.pending {
-            // A successor does not repeat it, lest it be taken for a replay (RFC 6311 section 5.1).
-            Pending::Synchronise { .. } => {
-                self.writer.u8(0);
+            Pending::Synchronise { sync, .. } => {
+                self.writer.u8(7).bytes(&sync.emit());
                 return;
             }
             Pending::CounterSync => 6,
@@ -502,6 +505,9 @@ impl<'a> In<'a> {
         if number == 0 {
             return Ok(None);
         }
+        if number == 7 {
+            return Ok(Some(self.synchronisation()?));
+        }
         let message_id = self.cursor.u32()?;
         let messages = self.messages()?;
         let pending = match number {
@@ -515,6 +521,16 @@ impl<'a> In<'a> {
         };
         // Whether it was ever sent is unknown here: attempt 0, due now, sends it and waits afresh.
         Ok(Some(Outstanding { message_id, messages, attempt: 0, deadline: self.now, pending }))
+    }
+
+    /// Message IDs are out of step until the peer has answered: it may act upon the request at any
+    /// time, even long after. So a successor asks anew, with a higher M1. By how much the peer's numbers
+    /// are to be counted on is for the successor to say.
+    fn synchronisation(&mut self) -> Read<Outstanding> {
+        let sync = MessageIdSync::parse(self.cursor.take(MessageIdSync::LEN)?)?;
+        let pending = Pending::Synchronise { sync, delta: None };
+        let messages = Vec::new();
+        Ok(Outstanding { message_id: 0, messages, attempt: 0, deadline: self.now, pending })
     }
 
     fn child_rekey(&mut self) -> Read<Pending> {

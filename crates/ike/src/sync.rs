@@ -1,7 +1,8 @@
 //! Bringing counters in step after a failover (RFC 6311), from both sides: as the cluster whose member
 //! took an IKE SA over, and as the peer of such a cluster.
 //!
-//! Message IDs are exact here after every takeover, because nothing is sent before it is committed;
+//! Message IDs are exact here after every takeover, because nothing is sent before it is committed, and
+//! a synchronisation that waits for its answer is part of what is committed: a successor begins it anew;
 //! the exchange is used all the same where it was negotiated, for then it carries what is needed: the
 //! peer counts its Child SAs on by a delta, beyond the numbers that became ambiguous.
 
@@ -71,6 +72,9 @@ pub(crate) struct MessageIdSync {
 }
 
 impl MessageIdSync {
+    /// Octets it is written as.
+    pub(crate) const LEN: usize = 12;
+
     pub(crate) fn parse(data: &[u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(data);
         let nonce = cursor.u32()?.to_be_bytes();
@@ -124,6 +128,9 @@ impl Ike {
     /// that have made an SA here, the peer would not know of it. So Message IDs, which are exact, are
     /// left alone while the peer may wait for such an answer: it repeats the request and is answered.
     ///
+    /// A synchronisation that a predecessor did not see answered is begun anew by [`Ike::restore`], for
+    /// the peer may have acted upon it or may yet. It becomes this one.
+    ///
     /// # Errors
     /// [`IkeError::NoIkeSa`], [`IkeError::Busy`] when it is being replaced or closed,
     /// [`IkeError::CannotSync`] when the peer did not negotiate the counters' synchronisation, or
@@ -135,10 +142,23 @@ impl Ike {
         if sa.phase != Phase::Established {
             return Err(IkeError::Busy);
         }
-        if counters || sa.sync.message_id && !sa.made_sa_last() {
+        if sa.synchronising() {
+            self.synchronise_instead(now, spi, delta);
+        } else if counters || sa.sync.message_id && !sa.made_sa_last() {
             self.add_task(now, spi, Task::Synchronise(delta));
         }
         if counters { Ok(()) } else { Err(IkeError::CannotSync(spi)) }
+    }
+
+    /// A synchronisation is under way: this takes its place. Nothing else may be asked before one is
+    /// answered, for until then the peer may await another Message ID.
+    fn synchronise_instead(&mut self, now: Nanos, spi: IkeSpi, delta: u64) {
+        if let Some(mut sa) = self.sas.remove(&spi) {
+            let data = sa.delta_data(delta);
+            self.request_sync(now, &mut sa, data);
+            self.keep(sa);
+            self.flush(now);
+        }
     }
 
     /// The window is free: sends the request.
@@ -287,7 +307,7 @@ impl Ike {
     }
 
     /// A request of ours under way has a Message ID that is not awaited any more: it is made anew.
-    fn ask_anew(&mut self, sa: &mut IkeSa) {
+    pub(crate) fn ask_anew(&mut self, sa: &mut IkeSa) {
         let Some(outstanding) = sa.outstanding.take() else { return };
         match outstanding.pending {
             Pending::Liveness => drop(sa.tasks.insert(Task::Liveness)),

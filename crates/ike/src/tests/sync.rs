@@ -203,33 +203,109 @@ fn nothing_is_made_for_a_peer_that_is_about_to_give_up() {
     }
 }
 
-/// A synchronisation that never arrived is sent by somebody who heard it, when the peer waits for an
-/// answer that is lost: the peer gives up, and asks once more.
+/// The peer gives up the request it waits for and asks anew, as it does when it is synchronised.
+fn give_up(pair: &mut Pair) {
+    let now = pair.now;
+    let client = pair.client.ike();
+    let spi = client.sas().next().unwrap().spi;
+    let mut sa = client.sas.remove(&spi).unwrap();
+    client.ask_anew(&mut sa);
+    client.start_next(now, &mut sa);
+    client.keep(sa);
+    client.flush(now);
+}
+
 #[test]
 fn what_the_peer_gave_up_is_withdrawn_when_it_asks_again() {
     for seed in 70..80 {
         let mut pair = pair(seed, SyncSupport::BOTH);
-        let sa = the_ike_sa(&pair);
-        pair.gateway.synchronise(pair.now, sa, 7).unwrap();
-        let heard = pair.commit_without_sending();
-        pair.take_over();
         let theirs = rekey_without_answer(&mut pair);
         if seed % 2 == 0 {
             let replaced = pair.committed.replacements();
             pair.take_over();
             replaced.into_iter().for_each(|(new, old)| pair.gateway.note_replacement(new, old));
         }
-        for datagram in heard {
-            let remote = std::net::SocketAddrV4::new(super::GATEWAY, datagram.local_port);
-            let local_port = datagram.remote.port();
-            let now = pair.now;
-            let seen = crate::Datagram { local_port, remote, ..datagram };
-            pair.client.handle_datagram(now, &seen);
-        }
+        give_up(&mut pair);
         pair.run_ms(5_000);
         assert_ne!(pair.client.children().next().unwrap().inbound_spi, theirs, "seed {seed}");
         assert_both_may_ask(&mut pair);
     }
+}
+
+/// What the gateway asks for with Message ID zero is committed and lost. Returns it as the client sees it.
+fn synchronise_unheard(pair: &mut Pair) -> Vec<crate::Datagram> {
+    let sa = the_ike_sa(pair);
+    pair.gateway.synchronise(pair.now, sa, 7).unwrap();
+    let unheard = pair.commit_without_sending().into_iter().map(|datagram| {
+        let remote = std::net::SocketAddrV4::new(super::GATEWAY, datagram.local_port);
+        crate::Datagram { local_port: datagram.remote.port(), remote, ..datagram }
+    });
+    unheard.collect()
+}
+
+/// The Message IDs of synchronisations that were not answered are spent, and the peer knows nothing of
+/// it: a successor that wants nothing of its own brings it in step all the same.
+#[test]
+fn a_successor_begins_an_unanswered_synchronisation_anew() {
+    for takeovers in 1..4 {
+        let mut pair = pair(81, SyncSupport::BOTH);
+        for _ in 0..takeovers {
+            synchronise_unheard(&mut pair);
+            pair.take_over();
+        }
+        pair.run_ms(5_000);
+        assert_eq!(counted_on(&mut pair), Vec::<u64>::new(), "that is for the successor to say");
+        assert_both_may_ask(&mut pair);
+    }
+}
+
+/// Somebody who heard them sends the unanswered synchronisations of earlier owners to a peer that closes
+/// its Child SA. Each has it give up that request and ask anew under another Message ID, and of what
+/// it says only the first arrives.
+#[test]
+fn synchronisations_of_predecessors_that_arrive_late_leave_message_ids_in_step() {
+    for arrive in 1..4 {
+        let mut pair = pair(82, SyncSupport::BOTH);
+        let mut late = Vec::new();
+        for _ in 0..3 {
+            late.extend(synchronise_unheard(&mut pair));
+            pair.take_over();
+        }
+        let theirs = pair.client.children().next().unwrap().inbound_spi;
+        let now = pair.now;
+        pair.client.ike().delete_child(now, theirs).unwrap();
+        pair.collect();
+        pair.network.loss_percent = 100;
+        for datagram in late.iter().take(arrive) {
+            pair.client.handle_datagram(now, datagram);
+            pair.collect();
+        }
+        pair.network = Network::GOOD;
+        pair.run_ms(5_000);
+        assert_eq!(pair.client.children().count(), 0, "the peer knows that it is closed");
+        assert_eq!(pair.committed.children.len(), 0);
+        let (now, sa) = (pair.now, the_ike_sa(&pair));
+        pair.gateway.rekey_ike(now, sa).unwrap();
+        pair.run_ms(3_000);
+        assert_ne!(the_ike_sa(&pair), sa, "the gateway's request was answered");
+    }
+}
+
+#[test]
+fn a_synchronisation_of_the_successor_takes_the_place_of_its_predecessors() {
+    let mut pair = pair(83, SyncSupport::BOTH);
+    synchronise_unheard(&mut pair);
+    pair.take_over();
+    let sa = the_ike_sa(&pair);
+    pair.gateway.synchronise(pair.now, sa, 9).unwrap();
+    pair.run_ms(5_000);
+    assert_eq!(counted_on(&mut pair), [9]);
+    assert_eq!(
+        pair.gateway.poll_outcome(),
+        Some(Outcome::Synchronised { ike: sa, counters: true })
+    );
+    assert_eq!(pair.gateway.poll_outcome(), None);
+    assert_both_may_ask(&mut pair);
 }
 
 #[test]
