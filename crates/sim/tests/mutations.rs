@@ -113,8 +113,8 @@ fn a_tunnel_without_selectors_is_noticed_within_50_seeds() {
 }
 
 #[test]
-fn a_takeover_nobody_hears_of_is_noticed_within_300_seeds() {
-    bites(Mutation::NotAnnounced, 300, &["no traffic", "does not connect"]);
+fn a_takeover_nobody_hears_of_is_noticed_within_800_seeds() {
+    bites(Mutation::NotAnnounced, 800, &["no traffic", "does not connect"]);
 }
 
 #[test]
