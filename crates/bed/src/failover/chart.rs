@@ -12,6 +12,8 @@ const ROW: f64 = 54.0;
 const DOT: f64 = 3.0;
 const PARTS_ROW: f64 = 34.0;
 const PARTS_BAR: f64 = 18.0;
+/// About how wide a character of the smaller text is.
+const CHARACTER: f64 = 6.2;
 /// The axis' ends in milliseconds.
 const FROM_MS: f64 = 1.0;
 
@@ -148,24 +150,28 @@ fn draw_row(out: &mut String, axis: &Axis, results: &Results, series: &Series, t
     }
     let summary = &series.outage;
     let median = axis.x(summary.p50_ms);
-    let text_left = axis.x(summary.p50_ms).clamp(LEFT + 4.0, WIDTH - RIGHT - 330.0);
     let loss = if series.system == System::HoldfastHandover {
         format!(", none lost in {} of {}", series.without_loss, summary.count)
     } else {
         String::new()
     };
-    let _ = writeln!(
-        out,
-        "\n<line class=\"median\" x1=\"{median:.1}\" x2=\"{median:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>\
-         <text x=\"{text_left:.1}\" y=\"{:.1}\">p50 {}, p90 {}, p99 {}, max {} (n = {}){loss}</text>",
-        top + 9.0,
-        top + 33.0,
-        top + 46.0,
+    let told = format!(
+        "p50 {}, p90 {}, p99 {}, max {} (n = {}){loss}",
         span(summary.p50_ms),
         span(summary.p90_ms),
         span(summary.p99_ms),
         span(summary.max_ms),
         summary.count,
+    );
+    // All of it within the picture.
+    let text_left = median.min(WIDTH - RIGHT - told.len() as f64 * CHARACTER).max(LEFT + 4.0);
+    let _ = writeln!(
+        out,
+        "\n<line class=\"median\" x1=\"{median:.1}\" x2=\"{median:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>\
+         <text x=\"{text_left:.1}\" y=\"{:.1}\">{told}</text>",
+        top + 9.0,
+        top + 33.0,
+        top + 46.0,
     );
 }
 
@@ -204,11 +210,12 @@ fn draw_parts(out: &mut String, series: &[&Series], top: f64) {
         }
         let _ = writeln!(
             out,
-            "<text x=\"24\" y=\"{:.1}\">{} SA pair{}</text>\
+            "<text x=\"24\" y=\"{:.1}\">{} SA pair{}{}</text>\
              <text x=\"{:.1}\" y=\"{:.1}\">{:.0} ms</text>",
             y + 13.0,
             series.sas,
             if series.sas == 1 { "" } else { "s" },
+            if series.system == System::HoldfastBrisk { ", brisk timing" } else { "" },
             x + 6.0,
             y + 13.0,
             total(series)

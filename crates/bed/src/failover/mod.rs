@@ -143,24 +143,40 @@ fn perform(
     results.quiet_gap_ms = holdfast.quiet_gap_ms(QUIET)?;
     progress.tell(&format!("quiet: longest gap between answers {:.1} ms", results.quiet_gap_ms));
     for &sas in &options.sas {
-        if let Err(error) = holdfast.grow_to(sas) {
-            let BedError::Timeout { .. } = error else { return Err(error) };
-            progress.tell(&format!("{sas} SAs cannot be had: {error}"));
-            results.skipped.push(format!("{sas} SAs: {}", first_line(&error.to_string())));
-            break;
-        }
-        let part = |count: usize| if sas >= MANY_SAS { (count / 10).max(FEWEST) } else { count };
-        for round in 0..part(options.kills) {
-            let outage_ms = holdfast.kill_owner()?;
-            progress.tell(&format!("{sas:>6} SAs  kill {:>3}: {outage_ms:8.1} ms", round + 1));
-            rivals.measure(round, results, progress)?;
-        }
-        for round in 0..part(options.handovers) {
-            let outage_ms = holdfast.hand_over()?;
-            progress.tell(&format!("{sas:>6} SAs  handover {:>3}: {outage_ms:.1} ms", round + 1));
+        match perform_with(options, holdfast, &mut rivals, sas, results, progress) {
+            Ok(()) => {}
+            // What was measured before is worth telling.
+            Err(error) if sas >= MANY_SAS && !matches!(error, BedError::Interrupted) => {
+                progress.tell(&format!("{sas} SAs cannot be measured: {error}"));
+                results.skipped.push(format!("{sas} SAs: {}", first_line(&error.to_string())));
+                break;
+            }
+            Err(error) => return Err(error),
         }
         // One comparison is enough: theirs does not depend on our SAs.
         rivals = Rivals::default();
+    }
+    Ok(())
+}
+
+fn perform_with(
+    options: &FailoverOptions,
+    holdfast: &mut Holdfast,
+    rivals: &mut Rivals,
+    sas: u32,
+    results: &mut Results,
+    progress: &mut dyn Progress,
+) -> Result<(), BedError> {
+    holdfast.grow_to(sas)?;
+    let part = |count: usize| if sas >= MANY_SAS { (count / 10).max(FEWEST) } else { count };
+    for round in 0..part(options.kills) {
+        let outage_ms = holdfast.kill_owner()?;
+        progress.tell(&format!("{sas:>6} SAs  kill {:>3}: {outage_ms:8.1} ms", round + 1));
+        rivals.measure(round, results, progress)?;
+    }
+    for round in 0..part(options.handovers) {
+        let outage_ms = holdfast.hand_over()?;
+        progress.tell(&format!("{sas:>6} SAs  handover {:>3}: {outage_ms:.1} ms", round + 1));
     }
     Ok(())
 }
