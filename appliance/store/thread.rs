@@ -137,7 +137,11 @@ impl<W: Fn()> Storage<W> {
                     Ok(first) => self.store_group(first),
                     Err(_) => break,
                 },
-                recv(self.ends.encoded) -> _ => self.store_checkpoint(false),
+                recv(self.ends.encoded) -> done => match done {
+                    Ok(()) => self.store_checkpoint(false),
+                    // It ends with this thread, or by a panic: waiting for it would spin.
+                    Err(_) => Err(io::Error::other("the thread that encodes snapshots has ended")),
+                },
             };
         }
         // At the end nobody waits for anything any more.

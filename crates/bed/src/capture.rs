@@ -67,9 +67,7 @@ impl Capture {
         filter: &str,
         file: &Path,
     ) -> Result<Self, BedError> {
-        let mut capture = Self::begin(namespace, (device, direction, filter), file, &[])?;
-        capture.wait_until_listening()?;
-        Ok(capture)
+        Self::start_with(namespace, (device, direction, filter), file, &[])
     }
 
     /// As [`start`](Self::start), up to the moment it ends: for a short capture of little.
@@ -83,8 +81,16 @@ impl Capture {
         filter: &str,
         file: &Path,
     ) -> Result<Self, BedError> {
-        let of = (device, direction, filter);
-        let mut capture = Self::begin(namespace, of, file, &[IMMEDIATE])?;
+        Self::start_with(namespace, (device, direction, filter), file, &[IMMEDIATE])
+    }
+
+    fn start_with(
+        namespace: &Namespace,
+        of: (&str, Direction, &str),
+        file: &Path,
+        settings: &[&str],
+    ) -> Result<Self, BedError> {
+        let mut capture = Self::begin(namespace, of, file, settings)?;
         capture.wait_until_listening()?;
         Ok(capture)
     }

@@ -86,9 +86,7 @@ impl Ike {
         }
         Ok(())
     }
-}
 
-impl Ike {
     /// The peer rekeys a Child SA once more: it gave up an earlier request and does not know what that
     /// made here. Nothing was sent with that one yet.
     fn withdraw_replacements(&mut self, sa: &mut IkeSa, old: Spi) {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Fit means: both ports have a link, all workers poll, the tables are built, the SAs made ready and
-//! the neighbours known. To be handed to, a member must also be connected and have the log but for its last entries.
+//! the neighbours known. To be handed to, a member must also be connected and have the log but for its
+//! last entries.
 
 use crate::bulletin::{Bulletin, Fitness, MemberMessage};
 use crate::config::Takeback;

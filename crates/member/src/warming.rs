@@ -7,9 +7,9 @@
 //!
 //! Expanding two keys and allocating for them is a tenth of what it takes to hand an SA to a worker
 //! (`perf/README.md`). It needs nothing but the parameters, which never change, so it is done
-//! before. The numbers are not: they come out of the entry that makes this member the owner, when the pair is
-//! [taken](Warming::take), as if it were made then. So law 2 rests on what it rested on before; a pair
-//! that is not prepared, or was prepared from other parameters, is simply made then.
+//! before. The numbers are not: they come out of the entry that makes this member the owner, when the
+//! pair is [taken](Warming::take), as if it were made then. So law 2 does not rest on this; a pair that
+//! is not prepared, or was prepared from other parameters, is simply made then.
 
 use crate::limits;
 use holdfast_cluster::{ChildRecord, State};
