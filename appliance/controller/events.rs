@@ -34,6 +34,18 @@ pub(super) fn log(event: &MemberEvent) {
             detected_in_ms,
             "{event}"
         ),
+        MemberEvent::NoSuccessor { address, missing } => tracing::warn!(
+            event = "no_successor",
+            address = %address,
+            missing,
+            "{event}"
+        ),
+        MemberEvent::SuccessorReady { address, ready } => tracing::info!(
+            event = "successor_ready",
+            address = %address,
+            ready,
+            "{event}"
+        ),
         MemberEvent::LeaderChanged { term, leader } => tracing::info!(
             event = "leader_changed",
             term,

@@ -251,6 +251,7 @@ fn cluster(reply: ClusterStatusReply, context: &Context<'_>) -> api::ClusterStat
         takeback: reply.succession.takeback.name().to_owned(),
         hold_down_ms: reply.succession.hold_down_ms,
         preference: reply.succession.preference.iter().map(|member| member.0).collect(),
+        successors_ready: reply.successors_ready.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
     }
 }
 

@@ -248,8 +248,11 @@ fn succession(cluster: &ClusterStatus) -> String {
         let said = if member.fitness.is_empty() { "unheard" } else { &member.fitness };
         format!("{} {}", member.member, clean(said))
     });
+    let ready = cluster.successors_ready.map_or(String::new(), |ready| {
+        format!("Successors  {ready} of the others could take over at once\n")
+    });
     format!(
-        "Takeback  {}, hold-down {} s, order {}\nFitness   {}\n",
+        "Takeback  {}, hold-down {} s, order {}\nFitness   {}\n{ready}",
         clean(&cluster.takeback),
         cluster.hold_down_ms / 1_000,
         order.join(" "),

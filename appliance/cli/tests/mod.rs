@@ -339,6 +339,7 @@ fn json_is_accepted_before_and_after_the_command_with_stable_names() {
             "refusals",
             "retired",
             "state_hash",
+            "successors_ready",
             "takeback",
             "term",
         ]

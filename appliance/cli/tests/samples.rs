@@ -202,6 +202,7 @@ pub(super) fn cluster() -> ClusterStatus {
         takeback: "never".into(),
         hold_down_ms: 60_000,
         preference: vec![1, 2, 3],
+        successors_ready: Some(2),
     }
 }
 

@@ -405,6 +405,9 @@ pub struct ClusterStatus {
     /// The members, the one that should own first.
     #[prost(uint64, repeated, tag = "22")]
     pub preference: Vec<u64>,
+    /// How many of the others could take the common address over at once; only the leader knows.
+    #[prost(uint32, optional, tag = "23")]
+    pub successors_ready: Option<u32>,
 }
 
 /// One IKE SA.

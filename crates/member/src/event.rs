@@ -227,6 +227,20 @@ pub enum MemberEvent {
         /// Why not.
         reason: String,
     },
+    /// Of the others nobody could take the address over at once.
+    NoSuccessor {
+        /// Which one.
+        address: Ipv4Addr,
+        /// What is in the way of each.
+        missing: String,
+    },
+    /// Somebody could again.
+    SuccessorReady {
+        /// Which one.
+        address: Ipv4Addr,
+        /// How many could.
+        ready: usize,
+    },
     /// Members, their addresses, or who votes changed.
     MembersChanged {
         /// Who votes now; while a change is under way, who will.
@@ -386,6 +400,12 @@ impl fmt::Display for MemberEvent {
             Self::IkeUnreadable { reason } => f.write_str(reason),
             Self::PeerMessageRefused { from, reason } => {
                 write!(f, "message of member {from} refused: {reason}")
+            }
+            Self::NoSuccessor { address, missing } => {
+                write!(f, "nobody could take {address} over at once: {missing}")
+            }
+            Self::SuccessorReady { address, ready } => {
+                write!(f, "{ready} of the others could take {address} over at once")
             }
             Self::MembersChanged { voters, learners, joint } => {
                 let list = |ids: &[MemberId]| {

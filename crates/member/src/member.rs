@@ -88,6 +88,8 @@ pub struct Member {
     /// When this member learnt who owns.
     pub(crate) owner_since: Option<Nanos>,
     pub(crate) suspicion: Suspicion,
+    /// This owner has told that nobody could take over from it.
+    pub(crate) alone: bool,
     pub(crate) quarantine_until: Nanos,
     /// Not before this moment is anything proposed again.
     pub(crate) propose_retry: Nanos,
@@ -166,6 +168,7 @@ impl Member {
             refusals: BTreeMap::new(),
             owner_since: None,
             suspicion: Suspicion::default(),
+            alone: false,
             quarantine_until: now.plus_ns(config.timing.promise_ns()),
             propose_retry: Nanos::ZERO,
             jitter_seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
@@ -319,6 +322,7 @@ impl Member {
         self.tell_targets(now);
         self.publish(now, false);
         self.send_bulletins(now);
+        self.replica.set_fit(self.own_fitness().is_fit());
     }
 
     pub(crate) fn drain_replica(&mut self, now: Nanos) -> bool {

@@ -193,6 +193,8 @@ pub struct ClusterStatusReply {
     pub owner_since: Option<Nanos>,
     /// All members.
     pub members: Vec<MemberReply>,
+    /// How many of the others could take the address over at once; only the leader knows.
+    pub successors_ready: Option<usize>,
     /// What every member can read and write.
     pub level: u32,
     /// How often a survivor was made the whole cluster.

@@ -88,6 +88,7 @@ impl Member {
             owner: state.owner(),
             owner_since: self.owner_since,
             members: members.collect(),
+            successors_ready: self.successors(now).map(|successors| successors.ready),
             level: state.membership().level(),
             generation: state.membership().generation(),
             change: self.member_change(),
@@ -295,6 +296,9 @@ impl Member {
                 format!("member {} is not connected", member.id),
                 "start it, or check its management address",
             );
+        }
+        if let Some(what) = self.readiness_problem(now) {
+            add(what, "see `holdfast cluster status`: what does each member lack?");
         }
         self.target_problems(now, &mut add);
         if !self.loading.is_done() {

@@ -50,6 +50,9 @@ impl Member {
             return;
         }
         self.fitness_told = Some(fitness);
+        if self.next_bulletin <= now {
+            self.review_readiness(now);
+        }
         let pause_ms = if self.warm { limits::BULLETIN_MS } else { limits::WARMING_CHECK_MS };
         self.next_bulletin = now.plus_ms(pause_ms);
         let stations =
@@ -106,8 +109,8 @@ impl Member {
         Err(format!("no other member can take over ({})", reasons.join("; ")))
     }
 
-    /// Why a member cannot own now; `None` when it can.
-    fn in_the_way_of(&self, now: Nanos, id: MemberId) -> Option<String> {
+    /// Why a member cannot take over at once; `None` when it can.
+    pub(crate) fn in_the_way_of(&self, now: Nanos, id: MemberId) -> Option<String> {
         let status = self.replica.status();
         let progress = status.members.iter().find(|member| member.id == id);
         let Some(progress) = progress.filter(|progress| progress.active) else {

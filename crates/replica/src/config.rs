@@ -13,8 +13,9 @@ const APPENDS_IN_FLIGHT_MAX: usize = 64;
 /// Bytes of entries proposed but not committed; beyond, proposals are refused as busy.
 const UNCOMMITTED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// The rank of whoever comes after all members, old and new ones in the middle of a change.
-pub(crate) const RANK_MAX: u64 = 2 * MEMBERS_MAX as u64;
+/// The rank of whoever comes after all members, old and new ones in the middle of a change: each
+/// full member has two places, one for when it is fit and one for when it is not.
+pub(crate) const RANK_MAX: u64 = 4 * MEMBERS_MAX as u64;
 
 /// When to cut the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

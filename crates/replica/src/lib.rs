@@ -41,6 +41,7 @@
 //!   plain bytes; they are wiped when compaction drops them, but for copies in messages.
 #![forbid(unsafe_code)]
 
+mod candidacy;
 mod config;
 mod envelope;
 mod force;

@@ -1,7 +1,7 @@
 //! One replica: raft-rs driven through asynchronous Ready, the lease beside it, the state behind.
 
 use crate::config::{
-    Config, ProposeError, RANK_MAX, ReplicaError, TransferError, check_members, raft_config,
+    Config, ProposeError, ReplicaError, TransferError, check_members, raft_config,
 };
 use crate::envelope::{Envelope, MessageError, Note, lane_of};
 use crate::lease::{Lease, Promise};
@@ -90,6 +90,10 @@ pub struct Replica {
     pub(crate) tending: Option<(u64, u64)>,
     /// Whether the snapshot says who the members are.
     pub(crate) snapshot_has_members: bool,
+    /// Whether this member could serve at once, by its own account.
+    pub(crate) fit: bool,
+    /// The highest index that a leader named as committed.
+    pub(crate) commit_heard: u64,
     next_tick: Nanos,
     quarantine_until: Nanos,
     leader_heard: Option<(MemberId, Nanos)>,
@@ -134,6 +138,8 @@ impl Replica {
             lease: Lease::none(),
             peers_due: true,
             tending: None,
+            fit: true,
+            commit_heard: 0,
             snapshot_has_members: state.membership().configuration().is_some(),
             configuration,
             notes: BTreeMap::new(),
@@ -179,7 +185,7 @@ impl Replica {
             return Ok(());
         }
         let leading = is_from_leader(&envelope.message);
-        let (sent, term) = (envelope.sent, envelope.term);
+        let (sent, term, commit) = (envelope.sent, envelope.term, envelope.message.commit);
         let echo = envelope.echo.map(|echo| (echo, envelope.promise_ns));
         if let Some(note) = envelope.note {
             self.note_of(from, note);
@@ -188,6 +194,7 @@ impl Replica {
         let _ignored = self.node.step(envelope.message);
         if leading && self.accepted_leader(from, term) {
             self.heard_leader(now, from, term, sent);
+            self.commit_heard = self.commit_heard.max(commit);
         }
         if let Some((echo, promise_ns)) = echo
             && self.is_leader()
@@ -465,58 +472,6 @@ impl Replica {
             let (role, term, leader) = role;
             self.outputs.push_back(Output::RoleChanged { role, term, leader });
         }
-    }
-
-    /// After a transfer that came to nothing this leader has no lease in its term any more. It
-    /// campaigns for the next one, with the force of a transfer: the only lease the others could
-    /// be loyal to was its own. Returns whether it did.
-    fn reclaim_leadership(&mut self) -> bool {
-        let (term, id) = (self.term(), self.config.id.0);
-        let stranded = self.is_leader()
-            && !self.is_witness(self.config.id)
-            && self.lease.is_suspended(term)
-            && self.node.raft.lead_transferee.is_none();
-        if stranded {
-            self.node.raft.become_follower(term, raft::INVALID_ID);
-            let mut campaign = Message::default();
-            campaign.set_msg_type(MessageType::MsgTimeoutNow);
-            (campaign.from, campaign.to, campaign.term) = (id, id, term);
-            let _ignored = self.node.raft.step(campaign);
-        }
-        stranded
-    }
-
-    /// A witness is elected only when its log is longer than that of every full member that
-    /// lives: it hands on what they lack, and then the leadership. Returns whether it began to.
-    fn abdicate(&mut self) -> bool {
-        let raft = &self.node.raft;
-        if !self.is_leader() || !self.is_witness(self.config.id) || raft.lead_transferee.is_some() {
-            return false;
-        }
-        let heir =
-            self.configuration.voters.iter().filter(|id| !self.is_witness(**id)).filter_map(|id| {
-                let progress = raft.prs().get(id.0).filter(|progress| progress.recent_active)?;
-                Some((progress.matched, std::cmp::Reverse(*id)))
-            });
-        let Some((_, std::cmp::Reverse(heir))) = heir.max() else { return false };
-        self.node.transfer_leader(heir.0);
-        true
-    }
-
-    /// Replaces the election timeout that raft-rs drew by the one of this member's rank.
-    fn stagger(&mut self) {
-        let ticks = self.config.timing.election_ticks_of(self.rank());
-        let raft = &mut self.node.raft;
-        raft.set_randomized_election_timeout(usize::try_from(ticks).unwrap_or(usize::MAX));
-    }
-
-    /// The place of this member among the voters: full members by their ids, then witnesses.
-    fn rank(&self) -> u64 {
-        let place = |id: MemberId| (self.is_witness(id), id);
-        let own = place(self.config.id);
-        let voters = self.configuration.voters.union(&self.configuration.outgoing);
-        let before = voters.filter(|id| place(**id) < own).count() as u64;
-        before.min(RANK_MAX)
     }
 
     /// Who votes, by what is applied here.

@@ -5,6 +5,7 @@ mod laws;
 mod members;
 mod operator;
 mod policies;
+mod readiness;
 mod records;
 mod scale;
 mod shapes;

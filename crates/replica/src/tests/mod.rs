@@ -1,5 +1,6 @@
 //! Whole clusters in virtual time, and the log on a disk that forgets.
 
+mod candidacy;
 mod failover;
 mod keys;
 mod leases;
