@@ -42,6 +42,7 @@ pub(crate) struct AeadInput {
 const AAD_LEN_MAX: usize = 12;
 
 impl AeadInput {
+    #[inline]
     pub(crate) fn new(
         spi: Spi,
         sequence: u64,
@@ -61,6 +62,7 @@ impl AeadInput {
         Self { nonce: [a, b, c, d, i0, i1, i2, i3, i4, i5, i6, i7], aad, aad_len }
     }
 
+    #[inline]
     pub(crate) fn aad(&self) -> &[u8] {
         self.aad.get(..self.aad_len).unwrap_or_default()
     }
@@ -77,6 +79,7 @@ pub(crate) struct Fields {
 impl Fields {
     /// Reads the fields in front; `None` when the packet cannot be an AES-GCM ESP packet by its
     /// length.
+    #[inline]
     pub(crate) fn parse(esp: &[u8]) -> Option<Self> {
         let encrypted = esp.len().checked_sub(ESP_HEADER_LEN + ICV_LEN)?;
         if esp.len() < ESP_LEN_MIN || encrypted % ALIGNMENT != 0 {
@@ -94,11 +97,13 @@ impl Fields {
 }
 
 /// The encrypted part and the ICV behind it, to change in place.
+#[inline]
 pub(crate) fn split_mut(esp: &mut [u8]) -> Option<(&mut [u8], &mut [u8; ICV_LEN])> {
     esp.get_mut(ESP_HEADER_LEN..)?.split_last_chunk_mut()
 }
 
 /// Octets of padding so that the trailer ends on the boundary, and no more (RFC 4106 section 3.2).
+#[inline]
 pub(crate) const fn padding_len(inner_len: usize) -> usize {
     (ALIGNMENT - (inner_len + TRAILER_LEN) % ALIGNMENT) % ALIGNMENT
 }

@@ -19,6 +19,7 @@ use crate::esp::{
     self, AeadInput, ESP_HEADER_LEN, Fields, NEXT_HEADER_IPV4, NEXT_HEADER_NONE, TRAILER_LEN,
 };
 use crate::parameters::SALT_LEN;
+use crate::selector::PairOfSelectors;
 use crate::{
     ChildSaParameters, DropReason, Encapsulation, Replay, ReplayEdge, ReplayWindow, Selectors, Spi,
     Width,
@@ -32,7 +33,8 @@ use crate::{
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct InboundSa {
-    // What each packet touches comes first; the window's bitmap is behind a pointer.
+    // What each packet touches comes first: a cache line before the AEAD, one behind it, then the
+    // key; the window's bitmap is behind a pointer.
     spi: Spi,
     salt: [u8; SALT_LEN],
     floor: u64,
@@ -42,15 +44,19 @@ pub struct InboundSa {
     packets: u64,
     bytes: u64,
     above_horizon: u64,
-    selectors: Selectors,
+    /// The selectors, when there is one for each side; else they are looked up in `selectors`.
+    pair: Option<PairOfSelectors>,
     key: AeadKey,
+    // What no packet touches.
+    selectors: Selectors,
     local: Ipv4Addr,
     remote: Ipv4Addr,
     encapsulation: Encapsulation,
 }
 
 const _: () = assert!(std::mem::offset_of!(InboundSa, width) < 64);
-const _: () = assert!(std::mem::offset_of!(InboundSa, key) <= 192);
+const _: () = assert!(std::mem::offset_of!(InboundSa, packets) <= 64);
+const _: () = assert!(std::mem::offset_of!(InboundSa, key) <= 128);
 
 impl InboundSa {
     /// The SA of a pair that receives. Numbers at or below `floor` may have been accepted by a
@@ -79,8 +85,9 @@ impl InboundSa {
             packets: 0,
             bytes: 0,
             above_horizon: 0,
-            selectors: parameters.selectors.clone(),
+            pair: PairOfSelectors::of(&parameters.selectors),
             key,
+            selectors: parameters.selectors.clone(),
             local: parameters.local,
             remote: parameters.remote,
             encapsulation: parameters.encapsulation,
@@ -102,6 +109,7 @@ impl InboundSa {
     /// # Errors
     /// [`DropReason::EspMalformed`], [`DropReason::UnknownSpi`] (the packet is another SA's),
     /// [`DropReason::Replayed`], [`DropReason::TooOld`].
+    #[inline]
     pub fn prepare(&self, esp: &[u8]) -> Result<Opening, DropReason> {
         let fields = Fields::parse(esp).ok_or(DropReason::EspMalformed)?;
         if fields.spi != self.spi.get() {
@@ -123,6 +131,7 @@ impl InboundSa {
     ///
     /// # Errors
     /// A [`DropReason`]; everything behind the ESP header has then been zeroed.
+    #[inline]
     pub fn finish(
         &mut self,
         opening: Opening,
@@ -193,6 +202,15 @@ impl InboundSa {
         &self.key
     }
 
+    /// Reads what [`prepare`](Self::prepare) and [`finish`](Self::finish) will, so that the misses
+    /// of many SAs overlap: a worker calls this for all packets of a burst before it begins. The
+    /// result says nothing.
+    #[must_use]
+    #[inline]
+    pub fn touch(&self) -> u64 {
+        self.packets ^ self.window.touch()
+    }
+
     /// The SPI we gave this SA.
     #[must_use]
     pub const fn spi(&self) -> Spi {
@@ -236,6 +254,7 @@ impl InboundSa {
     }
 
     /// The number behind the 32 bits on the wire.
+    #[inline]
     fn sequence(&self, low: u32) -> Result<u64, DropReason> {
         match self.width {
             Width::Bits32 => Ok(u64::from(low)),
@@ -249,11 +268,13 @@ impl InboundSa {
 
     /// Whether a number at or below the floor needs no second look: the peer has long passed the
     /// floor.
+    #[inline]
     fn has_left_the_floor(&self, sequence: u64) -> bool {
         let edge = self.window.right_edge();
         edge > self.floor && edge - sequence >= self.window.packets()
     }
 
+    #[inline]
     fn accept(&mut self, opening: &Opening, authentic: bool) -> Result<(), DropReason> {
         if !authentic {
             return Err(DropReason::IcvMismatch);
@@ -270,12 +291,17 @@ impl InboundSa {
         Ok(())
     }
 
+    #[inline]
     fn decapsulate(&mut self, opening: &Opening, esp: &mut [u8]) -> Result<Opened, DropReason> {
         let (data, _) = esp::split_mut(esp).ok_or(DropReason::EspMalformed)?;
         let payload = strip_trailer(data)?;
         let view = ipv4::View::parse(payload).map_err(|_| DropReason::InnerMalformed)?;
         let flow = FlowKey::of(&view).ok_or(DropReason::InnerMalformed)?;
-        if !self.selectors.matches_inbound(&flow) {
+        let allowed = match &self.pair {
+            Some(pair) => pair.matches_inbound(&flow),
+            None => self.selectors.matches_inbound(&flow),
+        };
+        if !allowed {
             return Err(DropReason::SelectorMismatch);
         }
         // The inner header says where the packet ends; what follows hides its length
@@ -288,6 +314,7 @@ impl InboundSa {
 }
 
 /// The payload without padding, pad length and next header.
+#[inline]
 fn strip_trailer(data: &[u8]) -> Result<&[u8], DropReason> {
     let (rest, &[pad_len, next_header]) =
         data.split_last_chunk::<TRAILER_LEN>().ok_or(DropReason::EspMalformed)?;
@@ -345,6 +372,7 @@ impl Opening {
 
     /// What the AEAD has to do. `esp` is the whole ESP packet that `sa` prepared; `None` when it is
     /// too short to be that.
+    #[inline]
     #[must_use]
     pub fn job<'a>(&'a self, sa: &'a InboundSa, esp: &'a mut [u8]) -> Option<OpenJob<'a>> {
         let (data, tag) = esp::split_mut(esp)?;

@@ -8,7 +8,7 @@ use holdfast_crypto::{AeadKey, SealJob};
 use holdfast_packet::PacketBuf;
 
 use crate::esp::{
-    self, AeadInput, ESP_HEADER_LEN, ICV_LEN, NEXT_HEADER_IPV4, TRAILER_LEN, padding_len,
+    self, ALIGNMENT, AeadInput, ESP_HEADER_LEN, ICV_LEN, NEXT_HEADER_IPV4, TRAILER_LEN, padding_len,
 };
 use crate::parameters::SALT_LEN;
 use crate::{ChildSaParameters, DropReason, Encapsulation, SequenceRange, Spi, Width};
@@ -35,6 +35,16 @@ pub struct OutboundSa {
 }
 
 const _: () = assert!(std::mem::offset_of!(OutboundSa, key) <= 64);
+
+/// For each number of padding octets these (RFC 4303 section 2.4: they count 1, 2, 3), pad length
+/// and next header, and zeros.
+const TRAILERS: [[u8; 8]; ALIGNMENT] = [
+    [0, NEXT_HEADER_IPV4, 0, 0, 0, 0, 0, 0],
+    [1, 1, NEXT_HEADER_IPV4, 0, 0, 0, 0, 0],
+    [1, 2, 2, NEXT_HEADER_IPV4, 0, 0, 0, 0],
+    [1, 2, 3, 3, NEXT_HEADER_IPV4, 0, 0, 0],
+];
+const _: () = assert!(TRAILER_LEN + ICV_LEN >= 8);
 
 impl OutboundSa {
     /// The SA of a pair that sends, with the first numbers granted to it.
@@ -75,6 +85,7 @@ impl OutboundSa {
     /// [`DropReason::RangeExhausted`] until more is granted, [`DropReason::SequenceEnd`] for good,
     /// [`DropReason::NoRoom`] when the buffer is too small; `buf` is unchanged and no number is
     /// used up.
+    #[inline]
     pub fn begin_seal<B: PacketBuf>(&mut self, buf: &mut B) -> Result<Sealing, DropReason> {
         if self.range.is_empty() {
             return Err(self.why_empty());
@@ -116,6 +127,14 @@ impl OutboundSa {
         let follows = granted.next() <= self.range.end();
         let next = if follows { self.range.next() } else { granted.next() };
         self.range = SequenceRange::new(next, granted.end());
+    }
+
+    /// Reads what [`begin_seal`](Self::begin_seal) will, so that the misses of many SAs overlap. The
+    /// result says nothing.
+    #[must_use]
+    #[inline]
+    pub const fn touch(&self) -> u64 {
+        self.packets
     }
 
     /// How many numbers are left of what was granted.
@@ -186,23 +205,25 @@ impl OutboundSa {
         }
     }
 
+    #[inline]
     fn write_around(&self, esp: &mut [u8], padding: usize, iv: &[u8; 8]) {
-        let [.., s0, s1, s2, s3] = *iv;
-        let header = self.spi.get().to_be_bytes().into_iter().chain([s0, s1, s2, s3]).chain(*iv);
-        for (octet, value) in esp.iter_mut().zip(header) {
-            *octet = value;
+        let [a, b, c, d] = self.spi.get().to_be_bytes();
+        let [i0, i1, i2, i3, s0, s1, s2, s3] = *iv;
+        if let Some(header) = esp.first_chunk_mut::<ESP_HEADER_LEN>() {
+            *header = [a, b, c, d, s0, s1, s2, s3, i0, i1, i2, i3, s0, s1, s2, s3];
         }
-        // RFC 4303 section 2.4: padding octets count 1, 2, 3.
-        let pad_len = u8::try_from(padding).unwrap_or(u8::MAX);
-        let trailer = (1..=pad_len).chain([pad_len, NEXT_HEADER_IPV4]);
+        // Whole words are cheaper than the right number of octets; what is too much lies where the
+        // ICV will be.
         let start = esp.len().saturating_sub(padding + TRAILER_LEN + ICV_LEN);
-        for (octet, value) in esp.iter_mut().skip(start).zip(trailer) {
-            *octet = value;
+        let behind = esp.get_mut(start..).and_then(|behind| behind.first_chunk_mut());
+        if let (Some(behind), Some(trailer)) = (behind, TRAILERS.get(padding)) {
+            *behind = *trailer;
         }
     }
 }
 
 /// Room in front and behind, or nothing at all.
+#[inline]
 fn grow<B: PacketBuf>(buf: &mut B, behind: usize) -> Result<(), DropReason> {
     buf.prepend(ESP_HEADER_LEN).map_err(|_| DropReason::NoRoom)?;
     buf.append(behind).map_err(|_| {
@@ -240,6 +261,7 @@ impl Sealing {
 
     /// What the AEAD has to do. `esp` is the whole ESP packet that `sa` began to seal; `None` when
     /// it is too short to be that.
+    #[inline]
     #[must_use]
     pub fn job<'a>(&'a self, sa: &'a OutboundSa, esp: &'a mut [u8]) -> Option<SealJob<'a>> {
         let (data, tag) = esp::split_mut(esp)?;

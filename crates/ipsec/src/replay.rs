@@ -82,6 +82,7 @@ impl ReplayWindow {
     ///
     /// # Errors
     /// [`Replay`] tells a duplicate from a number that has left the window.
+    #[inline]
     pub fn check(&self, sequence: u64) -> Result<(), Replay> {
         if sequence > self.right_edge {
             return Ok(());
@@ -96,11 +97,18 @@ impl ReplayWindow {
         }
     }
 
+    /// Reads the block at the right edge, where the next numbers go.
+    #[inline]
+    pub(crate) fn touch(&self) -> u64 {
+        self.block(self.right_edge).unwrap_or_default()
+    }
+
     /// Accepts the number of a packet that has authenticated.
     ///
     /// # Errors
     /// As [`check`](Self::check): of two copies in one burst both pass the first check and only one
     /// passes here.
+    #[inline]
     pub fn accept(&mut self, sequence: u64) -> Result<(), Replay> {
         self.check(sequence)?;
         if sequence > self.right_edge {
@@ -145,6 +153,7 @@ impl ReplayWindow {
     }
 
     /// Moves the right edge and clears the blocks it moves over.
+    #[inline]
     fn advance(&mut self, to: u64) {
         let (old, new) = (self.right_edge / BLOCK_BITS, to / BLOCK_BITS);
         let moved = (new - old).min(self.blocks.len() as u64);
@@ -156,15 +165,18 @@ impl ReplayWindow {
         self.right_edge = to;
     }
 
+    #[inline]
     fn block(&self, sequence: u64) -> Option<u64> {
         self.blocks.get(self.index(sequence)).copied()
     }
 
+    #[inline]
     fn block_mut(&mut self, sequence: u64) -> Option<&mut u64> {
         let index = self.index(sequence);
         self.blocks.get_mut(index)
     }
 
+    #[inline]
     const fn index(&self, sequence: u64) -> usize {
         (sequence / BLOCK_BITS) as usize & (self.blocks.len() - 1)
     }

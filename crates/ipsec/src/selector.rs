@@ -55,6 +55,7 @@ impl TrafficSelector {
     /// Whether the selector takes one end of a packet. A packet of a protocol without ports is
     /// taken only by a selector of any port.
     #[must_use]
+    #[inline]
     pub fn contains(&self, protocol: u8, address: Ipv4Addr, port: u16) -> bool {
         let (first, last) = self.addresses;
         let (first_port, last_port) = self.ports;
@@ -142,6 +143,38 @@ impl Selectors {
     #[must_use]
     pub fn matches_inbound(&self, flow: &FlowKey) -> bool {
         self.matches_outbound(&flow.reversed())
+    }
+}
+
+/// Selectors as a packet meets them: the usual ones, a single selector for each side, in one place
+/// without a pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PairOfSelectors {
+    local: TrafficSelector,
+    remote: TrafficSelector,
+}
+
+impl PairOfSelectors {
+    /// `None` when one of the sides has more than one selector, or none.
+    pub(crate) fn of(selectors: &Selectors) -> Option<Self> {
+        match (&*selectors.local, &*selectors.remote) {
+            ([local], [remote]) => Some(Self { local: *local, remote: *remote }),
+            _ => None,
+        }
+    }
+
+    /// As [`Selectors::matches_outbound`].
+    #[inline]
+    pub(crate) fn matches_outbound(&self, flow: &FlowKey) -> bool {
+        self.local.contains(flow.protocol, flow.src, flow.src_port)
+            && self.remote.contains(flow.protocol, flow.dst, flow.dst_port)
+    }
+
+    /// As [`Selectors::matches_inbound`].
+    #[inline]
+    pub(crate) fn matches_inbound(&self, flow: &FlowKey) -> bool {
+        self.local.contains(flow.protocol, flow.dst, flow.dst_port)
+            && self.remote.contains(flow.protocol, flow.src, flow.src_port)
     }
 }
 

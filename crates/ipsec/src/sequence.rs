@@ -78,6 +78,7 @@ impl SequenceRange {
     }
 
     /// Takes the lowest number out of the range.
+    #[inline]
     pub fn take(&mut self) -> Option<u64> {
         if self.is_empty() {
             return None;

@@ -3,13 +3,16 @@
 //! A database is published to the workers whole, and the next one differs in a policy or two. So its
 //! parts are shared: a copy costs as much as there are shards, and a change copies one of them.
 
-use std::collections::BTreeMap;
+mod hosts;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use holdfast_packet::FlowKey;
 
+use crate::selector::PairOfSelectors;
 use crate::{Selectors, TrafficSelector};
+use hosts::Hosts;
 
 /// Shards of the policies for single hosts. With a hundred thousand of them a shard has a hundred,
 /// and copying one takes microseconds.
@@ -23,22 +26,31 @@ const SHARDS: usize = 1_024;
 #[derive(Clone, Debug)]
 pub struct Spd<T> {
     /// Empty until the first policy for a host, else [`SHARDS`].
-    by_host: Vec<Arc<Shard<T>>>,
+    by_host: Vec<Arc<Hosts<T>>>,
     /// Newest first.
     by_range: Arc<Vec<Policy<T>>>,
     len: usize,
     inserted: u64,
 }
 
-/// For each host its policies, newest first.
-type Shard<T> = BTreeMap<Ipv4Addr, Vec<Policy<T>>>;
-
 #[derive(Clone, Debug)]
 struct Policy<T> {
     /// Counts insertions: the highest is the newest.
     age: u64,
+    /// The selectors, when there is one for each side; else they are looked up behind the pointer.
+    pair: Option<PairOfSelectors>,
     selectors: Arc<Selectors>,
     protects: T,
+}
+
+impl<T> Policy<T> {
+    #[inline]
+    fn takes(&self, flow: &FlowKey) -> bool {
+        match &self.pair {
+            Some(pair) => pair.matches_outbound(flow),
+            None => self.selectors.matches_outbound(flow),
+        }
+    }
 }
 
 impl<T> Spd<T> {
@@ -52,14 +64,22 @@ impl<T> Spd<T> {
     #[must_use]
     pub fn lookup(&self, flow: &FlowKey) -> Option<&T> {
         let shard = self.by_host.get(shard_of(flow.dst));
-        let host = shard.and_then(|shard| shard.get(&flow.dst)).and_then(|all| newest(all, flow));
-        let range = newest(&self.by_range, flow);
+        let host = shard.and_then(|shard| shard.lookup(flow));
+        let range = self.by_range.iter().find(|policy| policy.takes(flow));
         let policy = match (host, range) {
             (Some(host), Some(range)) if host.age < range.age => range,
             (Some(host), _) => host,
             (None, range) => range?,
         };
         Some(&policy.protects)
+    }
+
+    /// Reads what [`lookup`](Self::lookup) will for a packet to `host`, so that the misses of many
+    /// packets overlap. The result says nothing.
+    #[must_use]
+    #[inline]
+    pub fn touch(&self, host: Ipv4Addr) -> u64 {
+        self.by_host.get(shard_of(host)).map_or(0, |shard| shard.touch(host))
     }
 
     /// How many policies there are.
@@ -81,13 +101,13 @@ impl<T: Clone> Spd<T> {
         let selectors = selectors.into();
         self.inserted = self.inserted.saturating_add(1);
         self.len = self.len.saturating_add(1);
-        let policy = Policy { age: self.inserted, selectors, protects };
+        let pair = PairOfSelectors::of(&selectors);
+        let policy = Policy { age: self.inserted, pair, selectors, protects };
         let Some(hosts) = single_hosts(&policy.selectors.remote) else {
             return Arc::make_mut(&mut self.by_range).insert(0, policy);
         };
         for host in hosts {
-            self.change(host, |shard| {
-                let policies = shard.entry(host).or_default();
+            self.change(host, |policies| {
                 if policies.first().is_none_or(|first| first.age != policy.age) {
                     policies.insert(0, policy.clone());
                 }
@@ -102,12 +122,8 @@ impl<T: Clone> Spd<T> {
             None => drop_policies(Arc::make_mut(&mut self.by_range), &mut unwanted, &mut removed),
             Some(hosts) => {
                 for host in hosts {
-                    self.change(host, |shard| {
-                        let Some(policies) = shard.get_mut(&host) else { return };
+                    self.change(host, |policies| {
                         drop_policies(policies, &mut unwanted, &mut removed);
-                        if policies.is_empty() {
-                            shard.remove(&host);
-                        }
                     });
                 }
             }
@@ -124,29 +140,35 @@ impl<T: Clone> Spd<T> {
         drop_policies(Arc::make_mut(&mut self.by_range), &mut unwanted, &mut removed);
         for shard in &mut self.by_host {
             let shard = Arc::make_mut(shard);
-            shard.retain(|_, policies| {
-                drop_policies(policies, &mut unwanted, &mut removed);
-                !policies.is_empty()
-            });
+            for host in shard.addresses() {
+                let mut policies = shard.take(host);
+                drop_policies(&mut policies, &mut unwanted, &mut removed);
+                shard.put(host, policies);
+            }
         }
         removed.sort_unstable();
         removed.dedup();
         self.len = self.len.saturating_sub(removed.len());
     }
 
-    /// Changes the shard of a host; a copy of it, when it is shared with a database published.
-    fn change(&mut self, host: Ipv4Addr, change: impl FnOnce(&mut Shard<T>)) {
+    /// Changes the policies of a host, newest first, in its shard; in a copy of that, when it is
+    /// shared with a database published.
+    fn change(&mut self, host: Ipv4Addr, change: impl FnOnce(&mut Vec<Policy<T>>)) {
         if self.by_host.is_empty() {
-            let empty = Arc::new(BTreeMap::new());
+            let empty = Arc::new(Hosts::new());
             self.by_host = vec![empty; SHARDS];
         }
         if let Some(shard) = self.by_host.get_mut(shard_of(host)) {
-            change(Arc::make_mut(shard));
+            let shard = Arc::make_mut(shard);
+            let mut policies = shard.take(host);
+            change(&mut policies);
+            shard.put(host, policies);
         }
     }
 }
 
 /// Neighbouring hosts lie in different shards.
+#[inline]
 fn shard_of(host: Ipv4Addr) -> usize {
     let mixed = host.to_bits().wrapping_mul(0x9e37_79b9) >> 16;
     usize::try_from(mixed).unwrap_or(0) % SHARDS
@@ -164,10 +186,6 @@ fn drop_policies<T>(
         }
         !drops
     });
-}
-
-fn newest<'a, T>(policies: &'a [Policy<T>], flow: &FlowKey) -> Option<&'a Policy<T>> {
-    policies.iter().find(|policy| policy.selectors.matches_outbound(flow))
 }
 
 impl<T> Default for Spd<T> {

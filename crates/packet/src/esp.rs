@@ -20,16 +20,19 @@ pub struct View<'a>(&'a [u8]);
 impl<'a> View<'a> {
     /// # Errors
     /// [`WireError::Truncated`] below 8 bytes.
+    #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
         if bytes.len() < HEADER_LEN { Err(WireError::Truncated) } else { Ok(Self(bytes)) }
     }
 
     /// The security parameters index.
+    #[inline]
     pub fn spi(&self) -> u32 {
         u32_at(self.0, 0)
     }
 
     /// The low 32 bits of the sequence number.
+    #[inline]
     pub fn sequence_low(&self) -> u32 {
         u32_at(self.0, 4)
     }

@@ -8,7 +8,7 @@
 //! ```
 
 use crate::WireError;
-use crate::field::{array_at, emit, put, rest, u16_at};
+use crate::field::{array_at, put, rest, u16_at};
 use std::fmt;
 use std::str::FromStr;
 
@@ -79,32 +79,38 @@ pub struct View<'a>(&'a [u8]);
 impl<'a> View<'a> {
     /// # Errors
     /// [`WireError::Truncated`] below 14 bytes.
+    #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
         if bytes.len() < HEADER_LEN { Err(WireError::Truncated) } else { Ok(Self(bytes)) }
     }
 
     /// Who is to receive it.
+    #[inline]
     pub fn destination(&self) -> MacAddr {
         MacAddr(array_at(self.0, 0).unwrap_or_default())
     }
 
     /// Who sent it.
+    #[inline]
     pub fn source(&self) -> MacAddr {
         MacAddr(array_at(self.0, 6).unwrap_or_default())
     }
 
     /// What the payload is: [`TYPE_IPV4`], [`TYPE_ARP`], ...
+    #[inline]
     pub fn ether_type(&self) -> u16 {
         u16_at(self.0, 12)
     }
 
     /// Everything behind the header, padding included.
+    #[inline]
     pub fn payload(&self) -> &'a [u8] {
         rest(self.0, HEADER_LEN)
     }
 }
 
 /// Overwrites both addresses of the frame in `bytes`; no effect on a runt.
+#[inline]
 pub fn set_addresses(bytes: &mut [u8], destination: MacAddr, source: MacAddr) {
     put(bytes, 0, &destination.0);
     put(bytes, 6, &source.0);
@@ -150,8 +156,15 @@ impl Repr {
     ///
     /// # Errors
     /// [`WireError::Truncated`] when `into` is shorter than [`Repr::buffer_len`].
+    #[inline]
     pub fn emit(&self, into: &mut [u8]) -> Result<(), WireError> {
-        emit(into, &self.bytes())
+        // Field by field: bytes gathered elsewhere first and copied in wider words would wait for
+        // each other in the processor's store buffer.
+        let header: &mut [u8; HEADER_LEN] = into.first_chunk_mut().ok_or(WireError::Truncated)?;
+        put(header, 0, &self.destination.0);
+        put(header, 6, &self.source.0);
+        put(header, 12, &self.ether_type.to_be_bytes());
+        Ok(())
     }
 }
 

@@ -58,6 +58,7 @@ impl<'a> View<'a> {
     /// [`WireError::Truncated`] when header or total length exceed `bytes`,
     /// [`WireError::Unsupported`] when the version is not 4, [`WireError::BadLength`] when the
     /// header is shorter than 20 bytes or longer than the packet.
+    #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
         if bytes.len() < HEADER_LEN {
             return Err(WireError::Truncated);
@@ -76,21 +77,25 @@ impl<'a> View<'a> {
     }
 
     /// Bytes of the header with its options.
+    #[inline]
     pub fn header_len(&self) -> usize {
         self.header_len
     }
 
     /// Bytes of header and payload.
+    #[inline]
     pub fn total_len(&self) -> usize {
         self.bytes.len()
     }
 
     /// The differentiated services code point (RFC 2474), 6 bits.
+    #[inline]
     pub fn dscp(&self) -> u8 {
         u8_at(self.bytes, 1) >> 2
     }
 
     /// Explicit congestion notification (RFC 3168), 2 bits.
+    #[inline]
     pub fn ecn(&self) -> u8 {
         u8_at(self.bytes, 1) & 3
     }
@@ -101,21 +106,25 @@ impl<'a> View<'a> {
     }
 
     /// The sender forbids fragmentation.
+    #[inline]
     pub fn dont_fragment(&self) -> bool {
         u16_at(self.bytes, 6) & DONT_FRAGMENT != 0
     }
 
     /// Another fragment follows this one.
+    #[inline]
     pub fn more_fragments(&self) -> bool {
         u16_at(self.bytes, 6) & MORE_FRAGMENTS != 0
     }
 
     /// Where the payload lies in its datagram, in bytes.
+    #[inline]
     pub fn fragment_offset(&self) -> usize {
         usize::from(u16_at(self.bytes, 6) & OFFSET_MASK) * 8
     }
 
     /// True for each piece of a fragmented datagram, the first included.
+    #[inline]
     pub fn is_fragment(&self) -> bool {
         self.more_fragments() || self.fragment_offset() != 0
     }
@@ -126,31 +135,42 @@ impl<'a> View<'a> {
     }
 
     /// What the payload is.
+    #[inline]
     pub fn protocol(&self) -> u8 {
         u8_at(self.bytes, 9)
     }
 
     /// Who sent it.
+    #[inline]
     pub fn source(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(u32_at(self.bytes, 12))
     }
 
     /// Who is to receive it.
+    #[inline]
     pub fn destination(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(u32_at(self.bytes, 16))
     }
 
     /// True when the header checksum adds up.
+    #[inline]
     pub fn checksum_is_valid(&self) -> bool {
+        if self.header_len == HEADER_LEN
+            && let Some(header) = self.bytes.first_chunk::<HEADER_LEN>()
+        {
+            return checksum::header_is_valid(header);
+        }
         self.bytes.get(..self.header_len).is_some_and(|header| Sum::new().with(header).is_valid())
     }
 
     /// Everything behind the header, up to the total length.
+    #[inline]
     pub fn payload(&self) -> &'a [u8] {
         rest(self.bytes, self.header_len)
     }
 
     /// Header and payload without link padding.
+    #[inline]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -159,22 +179,25 @@ impl<'a> View<'a> {
 /// Takes one hop off the TTL of the packet in `bytes` and updates the checksum (RFC 1624).
 /// Returns the hops left; `None` when none was left or `bytes` is shorter than a header, in which
 /// case nothing has changed and the packet must not be forwarded (RFC 1812, 5.3.1).
+#[inline]
 pub fn decrement_ttl(bytes: &mut [u8]) -> Option<u8> {
     let header: &mut [u8; HEADER_LEN] = bytes.first_chunk_mut()?;
-    let old = u16_at(header, 8);
     let ttl = u8_at(header, 8);
     if ttl <= 1 {
         return None;
     }
-    let new = old.wrapping_sub(0x0100);
-    let sum = checksum::update(u16_at(header, 10), old, new);
-    put(header, 8, &new.to_be_bytes());
+    // RFC 1624 for the upper octet of one word less by 1: the complement of the sum grows by as much,
+    // with the carry brought round.
+    let (sum, carry) = u16_at(header, 10).overflowing_add(0x0100);
+    let sum = if sum == 0xffff { 0 } else { sum.wrapping_add(u16::from(carry)) };
+    put(header, 8, &[ttl.wrapping_sub(1)]);
     put(header, 10, &sum.to_be_bytes());
     Some(ttl.wrapping_sub(1))
 }
 
 /// Overwrites the explicit congestion notification of the packet in `bytes` with the low 2 bits of
 /// `ecn` and updates the checksum; no effect on less than a header.
+#[inline]
 pub fn set_ecn(bytes: &mut [u8], ecn: u8) {
     if let Some(header) = bytes.first_chunk_mut::<HEADER_LEN>() {
         let old = u16_at(header, 0);
@@ -318,6 +341,17 @@ mod tests {
         assert_eq!(with(0, 0x44), WireError::BadLength);
         assert_eq!(with(3, 19), WireError::BadLength);
         assert_eq!(with(3, 25), WireError::Truncated);
+    }
+
+    #[test]
+    fn every_checksum_follows_a_hop() {
+        for identification in 0..=u16::MAX {
+            let mut bytes = Repr { identification, ..repr() }.bytes();
+            let old = u16_at(&bytes, 8);
+            let expected = checksum::update(u16_at(&bytes, 10), old, old - 0x0100);
+            decrement_ttl(&mut bytes).unwrap();
+            assert_eq!(u16_at(&bytes, 10), expected);
+        }
     }
 
     #[test]

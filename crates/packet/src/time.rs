@@ -56,11 +56,13 @@ impl Nanos {
     }
 
     /// Nanoseconds elapsed since `earlier`; 0 when `earlier` is in the future.
+    #[inline]
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 
     /// Whole milliseconds elapsed since `earlier`; 0 when `earlier` is in the future.
+    #[inline]
     pub const fn ms_since(self, earlier: Self) -> u64 {
         self.since(earlier) / 1_000_000
     }
