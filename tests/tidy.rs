@@ -72,6 +72,24 @@ fn pure_crates_name_no_socket_clock_thread_or_file() {
     assert!(offences.is_empty(), "{offences:#?}");
 }
 
+/// What makes a thread wait, or ask the kernel, and so is no part of a worker.
+const WAITING_WORDS: &[&str] =
+    &["Mutex", "RwLock", "Condvar", "tracing", "println", "eprintln", "std::io", "std::thread"];
+
+#[test]
+fn a_worker_names_nothing_that_waits() {
+    let mut files = Vec::new();
+    for krate in ["datapath", "ipsec", "packet", "maglev"] {
+        rust_files(&root().join("crates").join(krate).join("src"), &mut files);
+    }
+    for file in files.iter().filter(|f| !f.ends_with("tests.rs")) {
+        let text = fs::read_to_string(file).expect("a source file is readable");
+        for word in WAITING_WORDS {
+            assert!(!shipped(&text).contains(word), "{}: {word}", file.display());
+        }
+    }
+}
+
 #[test]
 fn unsafe_lives_in_the_dpdk_crates_only() {
     for krate in PURE.iter().chain(&["bed"]) {

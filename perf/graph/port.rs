@@ -36,28 +36,34 @@ impl PooledBuf {
 }
 
 impl PacketBuf for PooledBuf {
+    #[inline]
     fn bytes(&self) -> &[u8] {
         &self.0.room[self.0.start..self.0.end]
     }
 
+    #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
         let block = &mut *self.0;
         &mut block.room[block.start..block.end]
     }
 
+    #[inline]
     fn headroom(&self) -> usize {
         self.0.start
     }
 
+    #[inline]
     fn tailroom(&self) -> usize {
         ROOM - self.0.end
     }
 
+    #[inline]
     fn prepend(&mut self, n: usize) -> Result<(), NoRoom> {
         self.0.start = self.0.start.checked_sub(n).ok_or(NoRoom)?;
         Ok(())
     }
 
+    #[inline]
     fn append(&mut self, n: usize) -> Result<(), NoRoom> {
         let end = self.0.end + n;
         if end > ROOM {
@@ -67,10 +73,12 @@ impl PacketBuf for PooledBuf {
         Ok(())
     }
 
+    #[inline]
     fn trim_front(&mut self, n: usize) {
         self.0.start = (self.0.start + n).min(self.0.end);
     }
 
+    #[inline]
     fn trim_back(&mut self, n: usize) {
         self.0.end = self.0.end.saturating_sub(n).max(self.0.start);
     }

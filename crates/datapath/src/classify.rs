@@ -17,6 +17,8 @@ use holdfast_packet::udp::{NatTraversal, PORT_IKE, PORT_NAT_TRAVERSAL};
 use holdfast_packet::{FlowKey, MacAddr, PacketBuf, WireError, esp, icmp, ipv4, udp};
 use std::net::Ipv4Addr;
 
+/// Where ESP lies behind Ethernet and an IPv4 header without options.
+const ESP_START: u16 = (ethernet::HEADER_LEN + ipv4::HEADER_LEN) as u16;
 /// Bytes of an IKE header (RFC 7296, 3.1).
 const IKE_HEADER_LEN: usize = 28;
 
@@ -25,9 +27,9 @@ const IKE_HEADER_LEN: usize = 28;
 pub(crate) struct EspAt {
     pub(crate) spi: u32,
     /// Offset of the ESP header in the frame.
-    pub(crate) start: usize,
+    pub(crate) start: u16,
     /// Bytes of the ESP packet.
-    pub(crate) len: usize,
+    pub(crate) len: u16,
     pub(crate) source: Ipv4Addr,
     pub(crate) ecn: u8,
 }
@@ -37,17 +39,19 @@ pub(crate) struct EspAt {
 pub(crate) struct InnerPacket {
     pub(crate) flow: FlowKey,
     /// Bytes of the packet without its frame.
-    pub(crate) len: usize,
+    pub(crate) len: u16,
     pub(crate) dscp: u8,
     pub(crate) ecn: u8,
     pub(crate) dont_fragment: bool,
 }
 
 impl InnerPacket {
+    #[inline]
     fn of(packet: &ipv4::View<'_>) -> Result<Self, DropReason> {
         Ok(Self {
             flow: FlowKey::of(packet).ok_or(DropReason::Ipv4Malformed)?,
-            len: packet.total_len(),
+            // An IPv4 packet is no longer.
+            len: packet.total_len() as u16,
             dscp: packet.dscp(),
             ecn: packet.ecn(),
             dont_fragment: packet.dont_fragment(),
@@ -85,7 +89,38 @@ enum Link<'a> {
     Ipv4(ipv4::View<'a>),
 }
 
+/// Where the ESP packet lies in a frame that carries one as nearly all do, as IP protocol 50. `None`
+/// says nothing: [`from_outside`] then tells what the frame is. Every check of that is here too.
+#[inline]
+pub(crate) fn plain_esp(frame: &[u8], tables: &Tables, lease: LeaseState) -> Option<EspAt> {
+    let ethernet = ethernet::View::parse(frame).ok()?;
+    if ethernet.destination() != tables.outside_mac
+        || ethernet.ether_type() != TYPE_IPV4
+        || lease != LeaseState::Valid
+    {
+        return None;
+    }
+    let packet = ipv4::View::parse(ethernet.payload()).ok()?;
+    if packet.header_len() != ipv4::HEADER_LEN
+        || packet.protocol() != ipv4::PROTOCOL_ESP
+        || packet.destination() != tables.common
+        || packet.is_fragment()
+        || !packet.checksum_is_valid()
+    {
+        return None;
+    }
+    let len = packet.total_len() - ipv4::HEADER_LEN;
+    Some(EspAt {
+        spi: esp::View::parse(packet.payload()).ok()?.spi(),
+        start: ESP_START,
+        len: len as u16,
+        source: packet.source(),
+        ecn: packet.ecn(),
+    })
+}
+
 /// Classifies a frame received outside.
+#[inline]
 pub(crate) fn from_outside(frame: &[u8], tables: &Tables, lease: LeaseState) -> FromOutside {
     let verdict = link(frame, tables.outside_mac, lease).and_then(|link| match link {
         Link::Arp => Ok(FromOutside::Arp),
@@ -98,7 +133,30 @@ pub(crate) fn from_outside(frame: &[u8], tables: &Tables, lease: LeaseState) -> 
     verdict.unwrap_or_else(FromOutside::Drop)
 }
 
+/// The packet of a frame from inside, when it is one to encrypt, as nearly all are. `None` says
+/// nothing: [`from_inside`] then tells what the frame is. Every check of that is here too.
+#[inline]
+pub(crate) fn plain_packet(
+    frame: &[u8],
+    tables: &Tables,
+    lease: LeaseState,
+) -> Option<InnerPacket> {
+    let ethernet = ethernet::View::parse(frame).ok()?;
+    if ethernet.destination() != tables.inside_mac
+        || ethernet.ether_type() != TYPE_IPV4
+        || lease != LeaseState::Valid
+    {
+        return None;
+    }
+    let packet = ipv4::View::parse(ethernet.payload()).ok()?;
+    if packet.destination() == tables.inside || !packet.checksum_is_valid() {
+        return None;
+    }
+    InnerPacket::of(&packet).ok()
+}
+
 /// Classifies a frame received inside.
+#[inline]
 pub(crate) fn from_inside(frame: &[u8], tables: &Tables, lease: LeaseState) -> FromInside {
     let verdict = link(frame, tables.inside_mac, lease).and_then(|link| match link {
         Link::Arp => Ok(FromInside::Arp),
@@ -128,6 +186,7 @@ pub(crate) fn from_local(frame: &[u8], tables: &Tables) -> Result<(), DropReason
     if packet.destination() == tables.inside { Err(DropReason::NotForUs) } else { Ok(()) }
 }
 
+#[inline]
 fn link(frame: &[u8], own: MacAddr, lease: LeaseState) -> Result<Link<'_>, DropReason> {
     let ethernet = ethernet::View::parse(frame).map_err(|_| DropReason::Runt)?;
     let destination = ethernet.destination();
@@ -150,6 +209,7 @@ fn link(frame: &[u8], own: MacAddr, lease: LeaseState) -> Result<Link<'_>, DropR
 }
 
 /// An IPv4 packet with right lengths and header checksum.
+#[inline]
 pub(crate) fn checked_packet(bytes: &[u8]) -> Result<ipv4::View<'_>, DropReason> {
     let packet = ipv4::View::parse(bytes).map_err(|error| match error {
         WireError::Truncated if bytes.len() < ipv4::HEADER_LEN => DropReason::Runt,
@@ -158,6 +218,7 @@ pub(crate) fn checked_packet(bytes: &[u8]) -> Result<ipv4::View<'_>, DropReason>
     if packet.checksum_is_valid() { Ok(packet) } else { Err(DropReason::BadChecksum) }
 }
 
+#[inline]
 fn outside_protocol(packet: &ipv4::View<'_>) -> Result<FromOutside, DropReason> {
     match packet.protocol() {
         ipv4::PROTOCOL_ESP => esp_at(packet, packet.payload()),
@@ -191,13 +252,15 @@ fn outside_udp(packet: &ipv4::View<'_>) -> Result<FromOutside, DropReason> {
 }
 
 /// Where `esp_bytes` lies: behind the headers whose lengths the views have checked.
+#[inline]
 fn esp_at(packet: &ipv4::View<'_>, esp_bytes: &[u8]) -> Result<FromOutside, DropReason> {
     let header = esp::View::parse(esp_bytes).map_err(|_| DropReason::EspMalformed)?;
     let udp_len = if packet.protocol() == ipv4::PROTOCOL_UDP { udp::HEADER_LEN } else { 0 };
     Ok(FromOutside::Esp(EspAt {
         spi: header.spi(),
-        start: ethernet::HEADER_LEN + packet.header_len() + udp_len,
-        len: esp_bytes.len(),
+        // Both are less than an IPv4 packet is long.
+        start: (ethernet::HEADER_LEN + packet.header_len() + udp_len) as u16,
+        len: esp_bytes.len() as u16,
         source: packet.source(),
         ecn: packet.ecn(),
     }))
@@ -224,6 +287,7 @@ fn echo(packet: &ipv4::View<'_>) -> Result<(), DropReason> {
 }
 
 /// Cuts a buffer down to `len` bytes from `start` on.
+#[inline]
 pub(crate) fn narrow<B: PacketBuf>(buf: &mut B, start: usize, len: usize) {
     buf.trim_front(start);
     let behind = buf.bytes().len().saturating_sub(len);

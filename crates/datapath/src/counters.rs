@@ -185,6 +185,7 @@ impl Counters {
     }
 
     /// Adds to a metric. For the one writer only: it loads and stores without a locked instruction.
+    #[inline]
     pub(crate) fn add(&self, metric: Metric, n: u64) {
         self.bump(metric as usize, n);
     }
@@ -214,6 +215,7 @@ impl Counters {
         std::array::from_fn(|at| self.load(at))
     }
 
+    #[inline]
     fn bump(&self, at: usize, n: u64) {
         if let Some(cell) = self.0.get(at) {
             cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);

@@ -1,10 +1,13 @@
 //! Nodes: from ESP packets to inner packets.
 //!
 //! ```text
-//!   ESP -> lookup by SPI -> prepare (window, changes nothing) -> open, many at once
+//!   ESP -> find by SPI -> touch -> prepare (window, changes nothing) -> open, many at once
 //!       -> finish in order (window again, so that of two equal packets in one burst one passes)
 //!       -> decapsulate -> distribute
 //! ```
+//!
+//! Each node goes over the whole burst before the next begins. *Touch* reads what the next nodes
+//! will, and waits for none of it: so the cache misses of many packets and SAs overlap.
 //!
 //! The outer source address is not compared with the SA's peer: an SA is found by its SPI alone
 //! (RFC 4301, 4.1), the ICV decides who sent the packet, and a peer behind a NAT may move
@@ -13,11 +16,14 @@
 use crate::classify::{EspAt, checked_packet, narrow};
 use crate::command::WorkerEvent;
 use crate::counters::Metric;
+use crate::distribute::Onward;
+use crate::spi_table::Place;
 use crate::worker::{Context, Nodes, Origin};
 use arrayvec::ArrayVec;
 use holdfast_crypto::OpenJob;
 use holdfast_ipsec::{DropReason, Opened, Opening, Spi};
 use holdfast_packet::{BURST, PacketBuf, Port, Side, ipv4};
+use std::hint::black_box;
 use std::net::Ipv4Addr;
 
 /// Time between two reports of unknown SPIs.
@@ -28,111 +34,186 @@ const ECN_CE: u8 = 3;
 const ECN_ECT_1: u8 = 1;
 const ECN_NOT_ECT: u8 = 0;
 
-/// A packet of a known SA, its buffer cut to the ESP packet.
+/// A packet from outside on its way through the nodes; one without a buffer has left it.
 #[derive(Debug)]
-struct Arriving<B> {
-    buf: B,
-    spi: Spi,
-    opening: Opening,
-    ecn: u8,
+pub(crate) struct Arriving<B> {
+    buf: Option<B>,
+    at: EspAt,
+    place: Option<Place>,
+    opening: Option<Opening>,
     authentic: bool,
+}
+
+impl<B> Arriving<B> {
+    #[inline]
+    pub(crate) const fn new(buf: B, at: EspAt) -> Self {
+        Self { buf: Some(buf), at, place: None, opening: None, authentic: false }
+    }
 }
 
 impl<P: Port> Nodes<P> {
     pub(crate) fn inbound(
         &mut self,
         context: &Context<'_>,
-        esp: ArrayVec<(P::Buf, EspAt), BURST>,
+        arriving: &mut ArrayVec<Arriving<P::Buf>, BURST>,
         origin: Origin,
     ) {
-        let mut arriving: ArrayVec<Arriving<P::Buf>, BURST> = ArrayVec::new();
-        for (buf, at) in esp {
-            arriving.extend(self.lookup(context, buf, &at, origin));
-        }
-        self.open(&mut arriving);
-        for packet in arriving {
-            self.accept(context, packet);
-        }
+        self.find_inbound(context, arriving, origin);
+        self.touch_inbound(arriving);
+        self.prepare(context, arriving);
+        self.open(arriving);
+        let mut onward = ArrayVec::new();
+        self.accept(context, arriving, &mut onward);
+        self.distribute(context, &mut onward);
     }
 
-    /// Finds the SA and asks it for a first opinion; `None` when the packet went another way.
-    fn lookup(
+    /// Finds the SA of each packet; packets of a run have the same.
+    #[inline(never)]
+    fn find_inbound(
         &mut self,
         context: &Context<'_>,
-        mut buf: P::Buf,
-        at: &EspAt,
+        arriving: &mut ArrayVec<Arriving<P::Buf>, BURST>,
         origin: Origin,
-    ) -> Option<Arriving<P::Buf>> {
-        let Ok(spi) = Spi::new(at.spi) else {
-            return self.unknown_spi(context, at.spi, at.source);
-        };
-        let worker = spi.worker(self.spi_mask);
-        if worker != self.handoff.own() && origin == Origin::Port && worker < self.handoff.workers()
-        {
-            self.hand_off(context, worker, Side::Outside, buf);
-            return None;
-        }
-        let Some(inbound) = self.sad.inbound_mut(spi) else {
-            return self.unknown_spi(context, at.spi, at.source);
-        };
-        narrow(&mut buf, at.start, at.len);
-        match inbound.sa.prepare(buf.bytes()) {
-            Ok(opening) => Some(Arriving { buf, spi, opening, ecn: at.ecn, authentic: false }),
-            Err(reason) => {
-                inbound.refused = inbound.refused.wrapping_add(1);
-                context.drop_packet(reason);
-                None
+    ) {
+        let mut run = (0, None);
+        for packet in arriving {
+            let spi = packet.at.spi;
+            if spi != run.0 || run.1.is_none() {
+                run = (spi, self.sad.find_inbound(spi));
+            }
+            packet.place = run.1;
+            if packet.place.is_none() {
+                self.not_found(context, packet, origin);
             }
         }
     }
 
-    fn unknown_spi<T>(&mut self, context: &Context<'_>, spi: u32, source: Ipv4Addr) -> Option<T> {
+    /// A packet whose SA is not here: at another worker, or nowhere.
+    #[cold]
+    fn not_found(&mut self, context: &Context<'_>, packet: &mut Arriving<P::Buf>, origin: Origin) {
+        let Some(buf) = packet.buf.take() else { return };
+        if let Ok(spi) = Spi::new(packet.at.spi) {
+            let worker = spi.worker(self.spi_mask);
+            let is_others = worker != self.handoff.own() && worker < self.handoff.workers();
+            if is_others && origin == Origin::Port {
+                return self.hand_off(context, worker, Side::Outside, buf);
+            }
+        }
+        self.unknown_spi(context, packet.at.spi, packet.at.source);
+    }
+
+    fn unknown_spi(&mut self, context: &Context<'_>, spi: u32, source: Ipv4Addr) {
         context.drop_packet(DropReason::UnknownSpi);
         if self.unknown_spi.allows(context.now, UNKNOWN_SPI_INTERVAL_MS) {
             self.events.raise(WorkerEvent::UnknownSpi { spi, source }, context.counters);
         }
-        None
+    }
+
+    #[inline(never)]
+    fn touch_inbound(&self, arriving: &ArrayVec<Arriving<P::Buf>, BURST>) {
+        let mut read = 0;
+        let mut run = None;
+        for packet in arriving {
+            if packet.place != run {
+                run = packet.place;
+                let inbound = run.and_then(|place| self.sad.inbound(place));
+                read ^= inbound.map_or(0, |inbound| inbound.sa.touch());
+            }
+        }
+        black_box(read);
+    }
+
+    /// Asks each packet's SA for a first opinion, and cuts its buffer to the ESP packet.
+    #[inline(never)]
+    fn prepare(&mut self, context: &Context<'_>, arriving: &mut ArrayVec<Arriving<P::Buf>, BURST>) {
+        for packet in arriving {
+            let (Some(buf), Some(place)) = (&mut packet.buf, packet.place) else { continue };
+            let Some(inbound) = self.sad.inbound_mut(place) else { continue };
+            narrow(buf, usize::from(packet.at.start), usize::from(packet.at.len));
+            match inbound.sa.prepare(buf.bytes()) {
+                Ok(opening) => packet.opening = Some(opening),
+                Err(reason) => {
+                    inbound.refused = inbound.refused.wrapping_add(1);
+                    packet.buf = None;
+                    context.drop_packet(reason);
+                }
+            }
+        }
     }
 
     /// Opens all packets in one call, whatever SAs they belong to.
+    #[inline(never)]
     fn open(&self, arriving: &mut ArrayVec<Arriving<P::Buf>, BURST>) {
         let mut jobs: ArrayVec<OpenJob<'_>, BURST> = ArrayVec::new();
         let mut verdicts: ArrayVec<&mut bool, BURST> = ArrayVec::new();
-        for packet in arriving.iter_mut() {
-            let Some(inbound) = self.sad.inbound(packet.spi) else { continue };
-            if let Some(job) = packet.opening.job(&inbound.sa, packet.buf.bytes_mut()) {
+        for packet in arriving {
+            let Arriving { buf: Some(buf), place: Some(place), opening, authentic, .. } = packet
+            else {
+                continue;
+            };
+            let Some(inbound) = self.sad.inbound(*place) else { continue };
+            let job =
+                opening.as_ref().and_then(|opening| opening.job(&inbound.sa, buf.bytes_mut()));
+            if let Some(job) = job {
                 jobs.push(job);
-                verdicts.push(&mut packet.authentic);
+                verdicts.push(authentic);
             }
         }
         self.aead.open(&mut jobs);
-        for (job, verdict) in jobs.iter().zip(verdicts) {
-            *verdict = job.ok;
+        for (job, verdict) in jobs.iter().zip(&mut verdicts) {
+            **verdict = job.ok;
         }
     }
 
-    /// Has the SA judge an opened packet, and passes it on.
-    fn accept(&mut self, context: &Context<'_>, mut packet: Arriving<P::Buf>) {
-        let Some(inbound) = self.sad.inbound_mut(packet.spi) else {
-            return context.drop_packet(DropReason::UnknownSpi);
-        };
-        let sequence = packet.opening.sequence();
-        let finished = inbound.sa.finish(packet.opening, packet.authentic, packet.buf.bytes_mut());
+    /// Has the SA judge each opened packet, in order, and passes it on.
+    #[inline(never)]
+    fn accept(
+        &mut self,
+        context: &Context<'_>,
+        arriving: &mut ArrayVec<Arriving<P::Buf>, BURST>,
+        onward: &mut ArrayVec<Onward<P::Buf>, BURST>,
+    ) {
+        let mut authenticated = 0;
+        for packet in arriving {
+            let (Some(buf), Some(opening)) = (packet.buf.take(), packet.opening.take()) else {
+                continue;
+            };
+            let verdict = self.finish(context, packet, opening, buf);
+            authenticated += u64::from(packet.authentic);
+            match verdict {
+                Ok(passed) => onward.push(passed),
+                Err(reason) => context.drop_packet(reason),
+            }
+        }
+        context.counters.add(Metric::Authenticated, authenticated);
+    }
+
+    #[inline]
+    fn finish(
+        &mut self,
+        context: &Context<'_>,
+        packet: &Arriving<P::Buf>,
+        opening: Opening,
+        mut buf: P::Buf,
+    ) -> Result<Onward<P::Buf>, DropReason> {
+        let inbound = packet.place.and_then(|place| self.sad.inbound_mut(place));
+        let inbound = inbound.ok_or(DropReason::UnknownSpi)?;
+        let sequence = opening.sequence();
+        let finished = inbound.sa.finish(opening, packet.authentic, buf.bytes_mut());
         if packet.authentic {
-            context.counters.add(Metric::Authenticated, 1);
             inbound.note(context.now, &mut self.events, context.counters);
         }
         match finished {
-            Ok(opened) => match decapsulate(&mut packet.buf, &opened, packet.ecn) {
-                Ok(()) => self.distribute(context, packet.buf, &opened.flow),
-                Err(reason) => context.drop_packet(reason),
-            },
+            Ok(opened) => {
+                decapsulate(&mut buf, &opened, packet.at.ecn)?;
+                Ok(Onward::new(context, buf, opened.flow))
+            }
             Err(reason) => {
                 inbound.refused = inbound.refused.wrapping_add(1);
                 if reason == DropReason::Ambiguous {
                     inbound.note_ambiguity(sequence, &mut self.events, context.counters);
                 }
-                context.drop_packet(reason);
+                Err(reason)
             }
         }
     }
@@ -140,6 +221,7 @@ impl<P: Port> Nodes<P> {
 
 /// Cuts the buffer to the inner packet and makes it one that was forwarded: checked, one hop less
 /// (RFC 4301, 5.1.2.1), congestion carried over.
+#[inline]
 fn decapsulate<B: PacketBuf>(
     buf: &mut B,
     opened: &Opened,
@@ -162,6 +244,7 @@ fn decapsulate<B: PacketBuf>(
 }
 
 /// RFC 6040, figure 4; `None` where it says drop.
+#[inline]
 const fn combine_ecn(inner: u8, outer: u8) -> Option<u8> {
     match (inner, outer) {
         (ECN_NOT_ECT, ECN_CE) => None,

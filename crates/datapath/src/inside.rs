@@ -1,6 +1,7 @@
 //! Node: sorts what came from inside.
 
-use crate::classify::{FromInside, InnerPacket, from_inside};
+use crate::classify::{FromInside, from_inside, plain_packet};
+use crate::outbound::Leaving;
 use crate::worker::{Context, Nodes, Origin};
 use arrayvec::ArrayVec;
 use holdfast_packet::{BURST, PacketBuf, Port, Side};
@@ -10,21 +11,33 @@ impl<P: Port> Nodes<P> {
     pub(crate) fn inside(
         &mut self,
         context: &Context<'_>,
-        burst: ArrayVec<P::Buf, BURST>,
+        mut burst: ArrayVec<P::Buf, BURST>,
         origin: Origin,
     ) {
-        let mut leaving: ArrayVec<(P::Buf, InnerPacket), BURST> = ArrayVec::new();
-        for buf in burst {
-            match from_inside(buf.bytes(), context.tables, context.lease) {
-                FromInside::Outbound(inner) => leaving.push((buf, inner)),
-                FromInside::Arp => self.arp(context, Side::Inside, buf),
-                FromInside::Echo => self.answer_echo(context, Side::Inside, buf),
-                FromInside::Unleased(reason) => {
-                    self.without_lease(context, Side::Inside, buf, reason);
-                }
-                FromInside::Drop(reason) => context.drop_packet(reason),
+        let mut leaving: ArrayVec<Leaving<P::Buf>, BURST> = ArrayVec::new();
+        for buf in burst.drain(..) {
+            match plain_packet(buf.bytes(), context.tables, context.lease) {
+                Some(inner) => leaving.push(Leaving::new(buf, inner)),
+                None => leaving.extend(self.other_from_inside(context, buf)),
             }
         }
-        self.outbound(context, leaving, origin);
+        if !leaving.is_empty() {
+            self.outbound(context, &mut leaving, origin);
+        }
+    }
+
+    /// Finishes what does not leave, and gives back what does.
+    #[inline(never)]
+    fn other_from_inside(&mut self, context: &Context<'_>, buf: P::Buf) -> Option<Leaving<P::Buf>> {
+        match from_inside(buf.bytes(), context.tables, context.lease) {
+            FromInside::Outbound(inner) => return Some(Leaving::new(buf, inner)),
+            FromInside::Arp => self.arp(context, Side::Inside, buf),
+            FromInside::Echo => self.answer_echo(context, Side::Inside, buf),
+            FromInside::Unleased(reason) => {
+                self.without_lease(context, Side::Inside, buf, reason);
+            }
+            FromInside::Drop(reason) => context.drop_packet(reason),
+        }
+        None
     }
 }

@@ -145,6 +145,7 @@ impl<P: Port> Io<P> {
     }
 
     /// Collects a frame to be sent with the next burst.
+    #[inline]
     pub(crate) fn send(&mut self, side: Side, frame: P::Buf) {
         let queue = match side {
             Side::Outside => &mut self.outside,

@@ -1,15 +1,19 @@
 //! Nodes: from inner packets to ESP packets.
 //!
 //! ```text
-//!   inner -> policy -> its SA -> does it fit? -> next hop known? -> one hop less
+//!   inner -> policy -> its SA -> touch -> does it fit? -> next hop known? -> one hop less
 //!         -> number, header and trailer -> seal, many at once -> outer headers -> out
 //! ```
 //!
 //! Everything that can fail comes before the number is taken: numbers are a granted resource.
+//! Each node goes over the whole burst before the next begins; see `inbound` for *touch*.
 
 use crate::classify::{InnerPacket, narrow};
 use crate::counters::Metric;
 use crate::mutation::{Mutation, mutated};
+use crate::outer::PerPacket;
+use crate::spi_table::Place;
+use crate::tables::SaRef;
 use crate::worker::{Context, Nodes, Origin};
 use arrayvec::ArrayVec;
 use holdfast_crypto::SealJob;
@@ -17,6 +21,7 @@ use holdfast_ipsec::{
     DropReason, ESP_HEADER_LEN, Encapsulation, ICV_LEN, OutboundSa, Sealing, Spi,
 };
 use holdfast_packet::{BURST, FlowKey, MacAddr, PacketBuf, Port, Side, ethernet, icmp, ipv4, udp};
+use std::hint::black_box;
 use std::net::Ipv4Addr;
 
 /// "Fragmentation needed" messages in one poll; a target that ignores them must not make us flood.
@@ -27,123 +32,156 @@ const QUOTATION_LEN: usize = 576 - ipv4::HEADER_LEN - icmp::HEADER_LEN;
 const TRAILER_LEN: usize = 2;
 const ALIGNMENT: usize = 4;
 
-/// A packet with its number, not yet encrypted.
+/// A packet from inside on its way through the nodes; one without a buffer has left it.
 #[derive(Debug)]
-struct Leaving<B> {
-    buf: B,
-    id: Spi,
-    sealing: Sealing,
-    route: Route,
-    dscp: u8,
-    ecn: u8,
-    dont_fragment: bool,
+pub(crate) struct Leaving<B> {
+    buf: Option<B>,
+    inner: InnerPacket,
+    found: Option<SaRef>,
+    place: Option<Place>,
+    sealing: Option<Sealing>,
     sealed: bool,
 }
 
-/// The tunnel to the peer and the first station on the way.
-#[derive(Debug, Clone, Copy)]
-struct Route {
-    local: Ipv4Addr,
-    remote: Ipv4Addr,
-    encapsulation: Encapsulation,
-    next_hop: MacAddr,
+impl<B> Leaving<B> {
+    #[inline]
+    pub(crate) const fn new(buf: B, inner: InnerPacket) -> Self {
+        Self { buf: Some(buf), inner, found: None, place: None, sealing: None, sealed: false }
+    }
 }
 
 impl<P: Port> Nodes<P> {
     pub(crate) fn outbound(
         &mut self,
         context: &Context<'_>,
-        packets: ArrayVec<(P::Buf, InnerPacket), BURST>,
+        leaving: &mut ArrayVec<Leaving<P::Buf>, BURST>,
         origin: Origin,
     ) {
-        let mut leaving: ArrayVec<Leaving<P::Buf>, BURST> = ArrayVec::new();
-        for (buf, inner) in packets {
-            leaving.extend(self.policy(context, buf, &inner, origin));
-        }
-        self.seal(&mut leaving);
-        for packet in leaving {
-            self.encapsulate(context, packet);
-        }
+        touch_policies(context, leaving);
+        policy(context, leaving);
+        self.find_outbound(context, leaving, origin);
+        self.touch_outbound(leaving);
+        self.number(context, leaving);
+        self.seal(leaving);
+        self.encapsulate(context, leaving);
     }
 
-    /// Finds the policy and its SA; `None` when the packet went another way.
-    fn policy(
+    /// Finds where the SA of each packet is, that its policy names.
+    #[inline(never)]
+    fn find_outbound(
         &mut self,
         context: &Context<'_>,
-        buf: P::Buf,
-        inner: &InnerPacket,
+        leaving: &mut ArrayVec<Leaving<P::Buf>, BURST>,
         origin: Origin,
-    ) -> Option<Leaving<P::Buf>> {
-        let Some(found) = context.tables.spd.lookup(&inner.flow) else {
-            context.drop_packet(DropReason::NoPolicy);
-            return None;
-        };
-        if found.worker != self.handoff.own() && origin == Origin::Port {
-            self.hand_off(context, found.worker, Side::Inside, buf);
-            return None;
-        }
-        match self.begin_seal(context, buf, inner, found.spi) {
-            Ok(leaving) => Some(leaving),
-            Err(reason) => {
-                context.drop_packet(reason);
-                None
+    ) {
+        let mut run: Option<(Spi, Option<Place>)> = None;
+        for packet in leaving {
+            let Some(SaRef { worker, spi }) = packet.found else { continue };
+            let place = match run {
+                Some((known, place)) if known == spi => place,
+                _ => self.sad.find_outbound(spi),
+            };
+            run = Some((spi, place));
+            packet.place = place;
+            if worker != self.handoff.own() && origin == Origin::Port {
+                if let Some(buf) = packet.buf.take() {
+                    self.hand_off(context, worker, Side::Inside, buf);
+                }
+            } else if place.is_none() {
+                packet.buf = None;
+                context.drop_packet(DropReason::NoSa);
             }
         }
     }
 
+    #[inline(never)]
+    fn touch_outbound(&self, leaving: &ArrayVec<Leaving<P::Buf>, BURST>) {
+        let mut read = 0;
+        let mut run = None;
+        for packet in leaving {
+            if packet.place != run {
+                run = packet.place;
+                let outbound = run.and_then(|place| self.sad.outbound(place));
+                read ^= outbound.map_or(0, |outbound| outbound.touch());
+            }
+        }
+        black_box(read);
+    }
+
+    /// Gives each packet its number.
+    #[inline(never)]
+    fn number(&mut self, context: &Context<'_>, leaving: &mut ArrayVec<Leaving<P::Buf>, BURST>) {
+        let largest = Largest::of(self.io.mtu(Side::Outside));
+        for packet in leaving {
+            let (Some(buf), Some(place)) = (&mut packet.buf, packet.place) else { continue };
+            match self.begin_seal(context, buf, &packet.inner, place, largest) {
+                Ok(sealing) => packet.sealing = Some(sealing),
+                Err(reason) => {
+                    packet.buf = None;
+                    context.drop_packet(reason);
+                }
+            }
+        }
+    }
+
+    #[inline]
     fn begin_seal(
         &mut self,
         context: &Context<'_>,
-        mut buf: P::Buf,
+        buf: &mut P::Buf,
         inner: &InnerPacket,
-        id: Spi,
-    ) -> Result<Leaving<P::Buf>, DropReason> {
-        let sa = &self.sad.outbound(id).ok_or(DropReason::NoSa)?.sa;
-        let (local, remote, encapsulation) = (sa.local(), sa.remote(), sa.encapsulation());
-        let largest = largest_inner(self.io.mtu(Side::Outside), sa);
-        if inner.len > largest {
+        place: Place,
+        largest: Largest,
+    ) -> Result<Sealing, DropReason> {
+        let outbound = self.sad.outbound(place).ok_or(DropReason::NoSa)?;
+        let largest = largest.through(&outbound.sa);
+        if usize::from(inner.len) > largest {
             self.report_too_big(context, buf.bytes(), inner, largest);
             return Err(DropReason::TooBig);
         }
-        let next_hop = self.next_hop(context, remote)?;
-        narrow(&mut buf, ethernet::HEADER_LEN, inner.len);
+        if !outbound.outer.is_of(context.tables.generation) {
+            self.renew_outer(context, place)?;
+        }
+        narrow(buf, ethernet::HEADER_LEN, usize::from(inner.len));
         ipv4::decrement_ttl(buf.bytes_mut()).ok_or(DropReason::TtlExpired)?;
-        let outbound = self.sad.outbound_mut(id).ok_or(DropReason::NoSa)?;
-        let begun = outbound.sa.begin_seal(&mut buf);
+        let outbound = self.sad.outbound_mut(place).ok_or(DropReason::NoSa)?;
+        let begun = outbound.sa.begin_seal(buf);
         if begun.as_ref().is_err_and(|reason| *reason == DropReason::SequenceEnd) {
             outbound.note_end(&mut self.events, context.counters);
         } else {
             outbound.note(context.now, &mut self.events, context.counters);
         }
-        Ok(Leaving {
-            buf,
-            id,
-            sealing: begun?,
-            route: Route { local, remote, encapsulation, next_hop },
-            dscp: inner.dscp,
-            ecn: inner.ecn,
-            dont_fragment: inner.dont_fragment,
-            sealed: false,
-        })
+        begun
     }
 
-    fn next_hop(&mut self, context: &Context<'_>, peer: Ipv4Addr) -> Result<MacAddr, DropReason> {
-        let hop = context.tables.next_hop(peer).ok_or(DropReason::NeighbourUnresolved)?;
-        if let Some(mac) = context.tables.neighbours.get(&hop) {
-            return Ok(*mac);
+    /// Makes the outer headers of an SA for this generation of tables.
+    #[cold]
+    fn renew_outer(&mut self, context: &Context<'_>, place: Place) -> Result<(), DropReason> {
+        let outbound = self.sad.outbound_mut(place).ok_or(DropReason::NoSa)?;
+        let tables = context.tables;
+        let hop = tables.next_hop(outbound.sa.remote()).ok_or(DropReason::NeighbourUnresolved)?;
+        if let Some(mac) = tables.neighbours.get(&hop) {
+            outbound.outer.renew(tables.generation, &outbound.sa, tables.outside_mac, *mac);
+            return Ok(());
         }
         self.events.resolve(Side::Outside, hop, context.now, context.counters);
         Err(DropReason::NeighbourUnresolved)
     }
 
     /// Seals all packets in one call, whatever SAs they belong to.
+    #[inline(never)]
     fn seal(&self, leaving: &mut ArrayVec<Leaving<P::Buf>, BURST>) {
         let mut jobs: ArrayVec<SealJob<'_>, BURST> = ArrayVec::new();
-        for packet in leaving.iter_mut() {
-            let Some(outbound) = self.sad.outbound(packet.id) else { continue };
-            if let Some(job) = packet.sealing.job(&outbound.sa, packet.buf.bytes_mut()) {
+        for packet in leaving {
+            let Leaving { buf: Some(buf), place: Some(place), sealing, sealed, .. } = packet else {
+                continue;
+            };
+            let Some(outbound) = self.sad.outbound(*place) else { continue };
+            let job =
+                sealing.as_ref().and_then(|sealing| sealing.job(&outbound.sa, buf.bytes_mut()));
+            if let Some(job) = job {
                 jobs.push(job);
-                packet.sealed = true;
+                *sealed = true;
             }
         }
         if !mutated(Mutation::SealSkipped) {
@@ -153,26 +191,38 @@ impl<P: Port> Nodes<P> {
 
     /// Puts the outer headers in front and sends. DSCP, ECN and the ban on fragmentation are the
     /// inner packet's (RFC 4301, 5.1.2.1; RFC 6040, 4.1 normal mode).
-    fn encapsulate(&mut self, context: &Context<'_>, mut packet: Leaving<P::Buf>) {
-        if !packet.sealed {
-            // Never let a packet out in clear, whatever went wrong.
-            return context.drop_packet(DropReason::NoRoom);
-        }
-        let header = ipv4::Repr {
-            dscp: packet.dscp,
-            ecn: packet.ecn,
-            dont_fragment: packet.dont_fragment,
-            // Unique enough where fragmentation is allowed: 2^16 packets of one SA apart.
-            identification: packet.sealing.sequence() as u16,
-            ..ipv4::Repr::new(packet.route.local, packet.route.remote, ipv4::PROTOCOL_ESP, 0)
-        };
-        match put_headers(&mut packet.buf, header, &packet.route, context.tables.outside_mac) {
-            Ok(()) => {
-                context.counters.add(Metric::Sealed, 1);
-                self.io.send(Side::Outside, packet.buf);
+    #[inline(never)]
+    fn encapsulate(
+        &mut self,
+        context: &Context<'_>,
+        leaving: &mut ArrayVec<Leaving<P::Buf>, BURST>,
+    ) {
+        let mut count = 0;
+        for packet in leaving {
+            let Some(mut buf) = packet.buf.take() else { continue };
+            let outbound = packet.place.and_then(|place| self.sad.outbound(place));
+            let (Some(outbound), Some(sealing), true) = (outbound, &packet.sealing, packet.sealed)
+            else {
+                // Never let a packet out in clear, whatever went wrong.
+                context.drop_packet(DropReason::NoRoom);
+                continue;
+            };
+            let per_packet = PerPacket {
+                dscp: packet.inner.dscp,
+                ecn: packet.inner.ecn,
+                dont_fragment: packet.inner.dont_fragment,
+                // Unique enough where fragmentation is allowed: 2^16 packets of one SA apart.
+                identification: sealing.sequence() as u16,
+            };
+            match outbound.outer.put(&mut buf, per_packet) {
+                Ok(()) => {
+                    count += 1;
+                    self.io.send(Side::Outside, buf);
+                }
+                Err(reason) => context.drop_packet(reason),
             }
-            Err(reason) => context.drop_packet(reason),
         }
+        context.counters.add(Metric::Sealed, count);
     }
 
     /// Tells the sender inside how long its packets may be, when it forbade fragmentation
@@ -208,7 +258,7 @@ impl<P: Port> Nodes<P> {
         mtu: usize,
     ) -> Option<P::Buf> {
         let sender = ethernet::View::parse(frame).ok()?.source();
-        let quotation = frame.get(ethernet::HEADER_LEN..)?.get(..inner.len)?;
+        let quotation = frame.get(ethernet::HEADER_LEN..)?.get(..usize::from(inner.len))?;
         let route = (context.tables.inside, inner.flow.src);
         self.fragmentation_needed(context, Side::Inside, sender, route, quotation, mtu)
     }
@@ -268,46 +318,62 @@ impl<P: Port> Nodes<P> {
     }
 }
 
-/// The longest inner packet whose ESP packet fits into `mtu` bytes.
-fn largest_inner(mtu: usize, sa: &OutboundSa) -> usize {
-    let udp_len = match sa.encapsulation() {
-        Encapsulation::Esp => 0,
-        Encapsulation::Udp { .. } => udp::HEADER_LEN,
-    };
-    let around = ipv4::HEADER_LEN + udp_len + ESP_HEADER_LEN + ICV_LEN;
-    let encrypted = mtu.saturating_sub(around) / ALIGNMENT * ALIGNMENT;
-    encrypted.saturating_sub(TRAILER_LEN)
+/// The longest inner packet whose ESP packet fits into the port's MTU.
+#[derive(Debug, Clone, Copy)]
+struct Largest {
+    plain: usize,
+    in_udp: usize,
 }
 
-/// UDP when there is a NAT, then IPv4, then Ethernet, in front of the ESP packet in `buf`.
-fn put_headers<B: PacketBuf>(
-    buf: &mut B,
-    header: ipv4::Repr,
-    route: &Route,
-    own: MacAddr,
-) -> Result<(), DropReason> {
-    let mut header = ipv4::Repr { payload_len: buf.bytes().len(), ..header };
-    if let Encapsulation::Udp { local_port, remote_port } = route.encapsulation {
-        let udp = udp::Repr { source_port: local_port, destination_port: remote_port };
-        put_front(buf, &udp.bytes_without_checksum(header.payload_len))?;
-        header.protocol = ipv4::PROTOCOL_UDP;
-        header.payload_len += udp::HEADER_LEN;
+impl Largest {
+    fn of(mtu: usize) -> Self {
+        let around = ipv4::HEADER_LEN + ESP_HEADER_LEN + ICV_LEN;
+        let inner = |around| {
+            let encrypted = mtu.saturating_sub(around) / ALIGNMENT * ALIGNMENT;
+            encrypted.saturating_sub(TRAILER_LEN)
+        };
+        Self { plain: inner(around), in_udp: inner(around + udp::HEADER_LEN) }
     }
-    put_front(buf, &header.bytes())?;
-    let link = ethernet::Repr {
-        destination: route.next_hop,
-        source: own,
-        ether_type: ethernet::TYPE_IPV4,
-    };
-    put_front(buf, &link.bytes())
+
+    #[inline]
+    const fn through(self, sa: &OutboundSa) -> usize {
+        match sa.encapsulation() {
+            Encapsulation::Esp => self.plain,
+            Encapsulation::Udp { .. } => self.in_udp,
+        }
+    }
 }
 
-fn put_front<B: PacketBuf, const N: usize>(
-    buf: &mut B,
-    header: &[u8; N],
-) -> Result<(), DropReason> {
-    buf.prepend(N).map_err(|_| DropReason::NoRoom)?;
-    let front = buf.bytes_mut().first_chunk_mut::<N>().ok_or(DropReason::NoRoom)?;
-    *front = *header;
-    Ok(())
+/// Reads where the policies of each packet are looked up.
+#[inline(never)]
+fn touch_policies<B>(context: &Context<'_>, leaving: &ArrayVec<Leaving<B>, BURST>) {
+    let mut read = 0;
+    let mut run = Ipv4Addr::UNSPECIFIED;
+    for packet in leaving {
+        if packet.inner.flow.dst != run {
+            run = packet.inner.flow.dst;
+            read ^= context.tables.spd.touch(run);
+        }
+    }
+    black_box(read);
+}
+
+/// Finds the policy of each packet; packets of one flow side by side have the same.
+#[inline(never)]
+fn policy<B>(context: &Context<'_>, leaving: &mut ArrayVec<Leaving<B>, BURST>) {
+    let mut run: Option<(FlowKey, SaRef)> = None;
+    for packet in leaving {
+        let flow = &packet.inner.flow;
+        packet.found = match &run {
+            Some((known, found)) if known == flow => Some(*found),
+            _ => context.tables.spd.lookup(flow).copied(),
+        };
+        match packet.found {
+            Some(found) => run = Some((*flow, found)),
+            None => {
+                packet.buf = None;
+                context.drop_packet(DropReason::NoPolicy);
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Node: sorts what came from outside.
 
-use crate::classify::{EspAt, FromOutside, from_outside};
+use crate::classify::{FromOutside, from_outside, plain_esp};
+use crate::inbound::Arriving;
 use crate::worker::{Context, Nodes, Origin};
 use arrayvec::ArrayVec;
 use holdfast_packet::{BURST, PacketBuf, Port, Side};
@@ -10,22 +11,38 @@ impl<P: Port> Nodes<P> {
     pub(crate) fn outside(
         &mut self,
         context: &Context<'_>,
-        burst: ArrayVec<P::Buf, BURST>,
+        mut burst: ArrayVec<P::Buf, BURST>,
         origin: Origin,
     ) {
-        let mut esp: ArrayVec<(P::Buf, EspAt), BURST> = ArrayVec::new();
-        for buf in burst {
-            match from_outside(buf.bytes(), context.tables, context.lease) {
-                FromOutside::Esp(at) => esp.push((buf, at)),
-                FromOutside::Ike => self.punt(context, Side::Outside, &buf),
-                FromOutside::Arp => self.arp(context, Side::Outside, buf),
-                FromOutside::Echo => self.answer_echo(context, Side::Outside, buf),
-                FromOutside::Unleased(reason) => {
-                    self.without_lease(context, Side::Outside, buf, reason);
-                }
-                FromOutside::Drop(reason) => context.drop_packet(reason),
+        let mut esp: ArrayVec<Arriving<P::Buf>, BURST> = ArrayVec::new();
+        for buf in burst.drain(..) {
+            match plain_esp(buf.bytes(), context.tables, context.lease) {
+                Some(at) => esp.push(Arriving::new(buf, at)),
+                None => esp.extend(self.other_from_outside(context, buf)),
             }
         }
-        self.inbound(context, esp, origin);
+        if !esp.is_empty() {
+            self.inbound(context, &mut esp, origin);
+        }
+    }
+
+    /// Finishes what is no ESP, and gives back what is.
+    #[inline(never)]
+    fn other_from_outside(
+        &mut self,
+        context: &Context<'_>,
+        buf: P::Buf,
+    ) -> Option<Arriving<P::Buf>> {
+        match from_outside(buf.bytes(), context.tables, context.lease) {
+            FromOutside::Esp(at) => return Some(Arriving::new(buf, at)),
+            FromOutside::Ike => self.punt(context, Side::Outside, &buf),
+            FromOutside::Arp => self.arp(context, Side::Outside, buf),
+            FromOutside::Echo => self.answer_echo(context, Side::Outside, buf),
+            FromOutside::Unleased(reason) => {
+                self.without_lease(context, Side::Outside, buf, reason);
+            }
+            FromOutside::Drop(reason) => context.drop_packet(reason),
+        }
+        None
     }
 }

@@ -13,62 +13,73 @@ const FORGET_MS: u64 = 1_000;
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RateMeter {
     window_start: Nanos,
-    packets: u64,
-    rate_pps: u64,
+    packets: u32,
+    rate_pps: u32,
 }
 
 impl RateMeter {
     /// Counts `packets` more.
-    pub(crate) fn add(&mut self, packets: u64, now: Nanos) {
-        let elapsed_ms = now.ms_since(self.window_start);
-        if elapsed_ms >= WINDOW_MS {
-            let past_pps = if elapsed_ms < FORGET_MS { self.rate_pps } else { 0 };
-            self.rate_pps = past_pps.midpoint(self.current_pps(now));
-            self.window_start = now;
-            self.packets = 0;
+    #[inline]
+    pub(crate) fn add(&mut self, packets: u32, now: Nanos) {
+        if now.since(self.window_start) >= WINDOW_MS * 1_000_000 {
+            self.begin_window(now);
         }
         self.packets = self.packets.saturating_add(packets);
+    }
+
+    #[cold]
+    fn begin_window(&mut self, now: Nanos) {
+        let forget = now.ms_since(self.window_start) >= FORGET_MS;
+        let past_pps = if forget { 0 } else { self.rate_pps };
+        let current_pps = u32::try_from(self.current_pps(now)).unwrap_or(u32::MAX);
+        self.rate_pps = past_pps.midpoint(current_pps);
+        self.window_start = now;
+        self.packets = 0;
     }
 
     /// The greater of the estimate and what the running window shows, so that a flow that starts
     /// fast is seen before its first window ends.
     pub(crate) fn pps(&self, now: Nanos) -> u64 {
-        self.rate_pps.max(self.current_pps(now))
+        u64::from(self.rate_pps).max(self.current_pps(now))
     }
 
     fn current_pps(&self, now: Nanos) -> u64 {
         let elapsed_ns = now.since(self.window_start).max(SHORTEST_MS * 1_000_000);
-        self.packets.saturating_mul(1_000_000_000) / elapsed_ns
+        u64::from(self.packets) * 1_000_000_000 / elapsed_ns
     }
 }
 
 /// First time to wait for an answer before asking again.
-const RESEND_MS: u64 = 2;
+const RESEND_MS: u8 = 2;
 /// The longest time between two questions.
-const RESEND_LIMIT_MS: u64 = 64;
+const RESEND_LIMIT_MS: u8 = 64;
 
 /// Asks once, and again after 2, 4, 8, ... 64 ms while no answer comes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Asking {
-    next: Option<(Nanos, u64)>,
+    /// When a question is due; the start of time while none went out.
+    next: Nanos,
+    /// How long the last answer was waited for; 0 while no question went out.
+    wait_ms: u8,
 }
 
 impl Asking {
     /// True when a question is due now.
+    #[inline]
     pub(crate) fn is_due(&self, now: Nanos) -> bool {
-        self.next.is_none_or(|(at, _)| now >= at)
+        now >= self.next
     }
 
     /// The question went out.
     pub(crate) fn asked(&mut self, now: Nanos) {
-        let wait_ms =
-            self.next.map_or(RESEND_MS, |(_, wait_ms)| (wait_ms * 2).min(RESEND_LIMIT_MS));
-        self.next = Some((now.plus_ms(wait_ms), wait_ms));
+        let longer_ms = self.wait_ms.saturating_mul(2).min(RESEND_LIMIT_MS);
+        self.wait_ms = longer_ms.max(RESEND_MS);
+        self.next = now.plus_ms(u64::from(self.wait_ms));
     }
 
     /// The answer came; the next question may go out at once.
     pub(crate) fn answered(&mut self) {
-        self.next = None;
+        *self = Self::default();
     }
 }
 

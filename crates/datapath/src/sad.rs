@@ -3,24 +3,28 @@
 use crate::command::{Retired, SaInfo, StoppedSa, WorkerEvent};
 use crate::counters::Counters;
 use crate::events::EventSink;
+use crate::outer::Outer;
 use crate::rate::{Asking, RateMeter};
-use crate::spi_table::SpiTable;
+use crate::spi_table::{Place, SpiTable};
 use holdfast_ipsec::{InboundSa, OutboundSa, SequenceRange, Spi};
 use holdfast_packet::Nanos;
+use std::mem::{offset_of, size_of};
 
 /// Pairs of SAs one worker keeps: a hundred thousand peers behind a single queue, and some room. An
 /// installation beyond it is given back as retired.
 pub const SAS_PER_WORKER: usize = 131_072;
 
-/// An inbound SA with the state of its horizon.
+/// An inbound SA with the state of its horizon, in one cache line.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Inbound {
     pub(crate) sa: Box<InboundSa>,
     pub(crate) refused: u64,
     rate: RateMeter,
     asking: Asking,
-    /// Numbers between the highest authentic one and the horizon when the horizon was last set.
-    span: u64,
+    /// The number whose packet shows that half of the way to the horizon is gone, as it was when the
+    /// horizon was last set.
+    ask_from: u64,
     ambiguity_raised: bool,
     use_raised: bool,
 }
@@ -28,7 +32,7 @@ pub(crate) struct Inbound {
 impl Inbound {
     fn new(sa: Box<InboundSa>) -> Self {
         Self {
-            span: headroom(&sa),
+            ask_from: ask_from(&sa),
             sa,
             refused: 0,
             rate: RateMeter::default(),
@@ -40,22 +44,25 @@ impl Inbound {
 
     fn extend(&mut self, horizon: u64) {
         self.sa.extend_horizon(horizon);
-        self.span = headroom(&self.sa);
+        self.ask_from = ask_from(&self.sa);
         self.asking.answered();
     }
 
     /// After an authentic packet: asks for a higher horizon once half of the way is gone, or at
     /// once when the peer's numbers are already beyond it.
+    #[inline]
     pub(crate) fn note(&mut self, now: Nanos, events: &mut EventSink, counters: &Counters) {
         self.rate.add(1, now);
         if !self.use_raised && self.sa.packets() > 0 {
             self.use_raised = events.raise(WorkerEvent::InUse { spi: self.sa.spi() }, counters);
         }
-        let is_beyond = self.sa.highest_authenticated() > self.sa.horizon();
-        let is_low = is_beyond || headroom(&self.sa) < self.span / 2;
-        if !is_low || !self.asking.is_due(now) {
-            return;
+        if self.sa.highest_authenticated() >= self.ask_from && self.asking.is_due(now) {
+            self.ask(now, events, counters);
         }
+    }
+
+    #[cold]
+    fn ask(&mut self, now: Nanos, events: &mut EventSink, counters: &Counters) {
         let event = WorkerEvent::HorizonLow {
             spi: self.sa.spi(),
             right_edge: self.sa.highest_authenticated(),
@@ -81,32 +88,46 @@ impl Inbound {
     }
 }
 
-fn headroom(sa: &InboundSa) -> u64 {
-    sa.horizon().saturating_sub(sa.highest_authenticated())
+/// Less than half of the way from the highest authentic number to the horizon is left from here on.
+fn ask_from(sa: &InboundSa) -> u64 {
+    let span = sa.horizon().saturating_sub(sa.highest_authenticated());
+    (sa.horizon() - span / 2).saturating_add(1)
 }
 
-/// An outbound SA with the state of its range.
+/// An outbound SA with the state of its range in one cache line, and in another its way to the peer.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Outbound {
     pub(crate) sa: Box<OutboundSa>,
-    id: Spi,
     rate: RateMeter,
     asking: Asking,
     /// Numbers left when the range last grew.
     granted: u64,
     end_raised: bool,
+    /// What goes in front of its packets.
+    pub(crate) outer: Outer,
 }
+
+const _: () = assert!(size_of::<Option<Inbound>>() == 64);
+const _: () = assert!(offset_of!(Outbound, outer) == 64);
+const _: () = assert!(size_of::<Option<Outbound>>() == 128);
 
 impl Outbound {
     fn new(id: Spi, sa: Box<OutboundSa>) -> Self {
         Self {
             granted: sa.remaining(),
             sa,
-            id,
             rate: RateMeter::default(),
             asking: Asking::default(),
             end_raised: false,
+            outer: Outer::unknown(id),
         }
+    }
+
+    /// Reads what sealing a packet will, without waiting for it.
+    #[inline]
+    pub(crate) fn touch(&self) -> u64 {
+        self.sa.touch() ^ u64::from(self.outer.id().get())
     }
 
     fn grant(&mut self, range: SequenceRange) {
@@ -118,12 +139,18 @@ impl Outbound {
     /// After a packet took a number or found none: asks for more once half is gone.
     pub(crate) fn note(&mut self, now: Nanos, events: &mut EventSink, counters: &Counters) {
         self.rate.add(1, now);
-        let remaining = self.sa.remaining();
-        if self.end_raised || remaining > self.granted / 2 || !self.asking.is_due(now) {
-            return;
+        if self.sa.remaining() <= self.granted / 2 && !self.end_raised && self.asking.is_due(now) {
+            self.ask(now, events, counters);
         }
+    }
+
+    #[cold]
+    fn ask(&mut self, now: Nanos, events: &mut EventSink, counters: &Counters) {
+        let remaining = self.sa.remaining();
         let rate_pps = self.rate.pps(now);
-        if events.raise(WorkerEvent::RangeLow { id: self.id, remaining, rate_pps }, counters) {
+        if events
+            .raise(WorkerEvent::RangeLow { id: self.outer.id(), remaining, rate_pps }, counters)
+        {
             self.asking.asked(now);
         }
     }
@@ -131,12 +158,13 @@ impl Outbound {
     /// The last number of all is used: says so once.
     pub(crate) fn note_end(&mut self, events: &mut EventSink, counters: &Counters) {
         if !self.end_raised {
-            self.end_raised = events.raise(WorkerEvent::SequenceEnd { id: self.id }, counters);
+            self.end_raised =
+                events.raise(WorkerEvent::SequenceEnd { id: self.outer.id() }, counters);
         }
     }
 }
 
-/// The next slots to look at in the two tables.
+/// The next places to look at in the two tables.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cursors {
     inbound: usize,
@@ -153,24 +181,45 @@ pub(crate) struct Sad {
 }
 
 impl Sad {
-    pub(crate) fn new(pairs: usize) -> Self {
-        Self { inbound: SpiTable::new(pairs), outbound: SpiTable::new(pairs), clearing: None }
+    /// For so many pairs, whose SPIs have `worker_bits` low bits in common.
+    pub(crate) fn new(pairs: usize, worker_bits: u32) -> Self {
+        Self {
+            inbound: SpiTable::new(pairs, worker_bits),
+            outbound: SpiTable::new(pairs, worker_bits),
+            clearing: None,
+        }
     }
 
-    pub(crate) fn inbound(&self, spi: Spi) -> Option<&Inbound> {
-        self.inbound.get(spi).filter(|_| self.clearing.is_none())
+    /// Where the inbound SA of an SPI is; valid until the next command.
+    #[inline]
+    pub(crate) fn find_inbound(&self, spi: u32) -> Option<Place> {
+        if self.clearing.is_some() { None } else { self.inbound.find(spi) }
     }
 
-    pub(crate) fn inbound_mut(&mut self, spi: Spi) -> Option<&mut Inbound> {
-        self.inbound.get_mut(spi).filter(|_| self.clearing.is_none())
+    #[inline]
+    pub(crate) fn inbound(&self, place: Place) -> Option<&Inbound> {
+        self.inbound.at(place)
     }
 
-    pub(crate) fn outbound(&self, id: Spi) -> Option<&Outbound> {
-        self.outbound.get(id).filter(|_| self.clearing.is_none())
+    #[inline]
+    pub(crate) fn inbound_mut(&mut self, place: Place) -> Option<&mut Inbound> {
+        self.inbound.at_mut(place)
     }
 
-    pub(crate) fn outbound_mut(&mut self, id: Spi) -> Option<&mut Outbound> {
-        self.outbound.get_mut(id).filter(|_| self.clearing.is_none())
+    /// Where the outbound SA of a pair is; valid until the next command.
+    #[inline]
+    pub(crate) fn find_outbound(&self, id: Spi) -> Option<Place> {
+        if self.clearing.is_some() { None } else { self.outbound.find(id.get()) }
+    }
+
+    #[inline]
+    pub(crate) fn outbound(&self, place: Place) -> Option<&Outbound> {
+        self.outbound.at(place)
+    }
+
+    #[inline]
+    pub(crate) fn outbound_mut(&mut self, place: Place) -> Option<&mut Outbound> {
+        self.outbound.at_mut(place)
     }
 
     /// Gives back the SA replaced, or the one there is no room for.
@@ -227,7 +276,7 @@ impl Sad {
         None
     }
 
-    /// The pairs in `count` slots from slot `first` on that had packets, and where to go on; `None`
+    /// The pairs in `count` places from place `first` on that had packets, and where to go on; `None`
     /// at the end.
     pub(crate) fn stopped(&self, first: usize, count: usize) -> (Vec<StoppedSa>, Option<usize>) {
         let next = first.saturating_add(count);
@@ -243,18 +292,18 @@ impl Sad {
                 });
             }
         }
-        // Both tables have equally many slots.
-        (stopped, Some(next).filter(|next| *next < self.inbound.slots()))
+        // Both tables have equally many places.
+        (stopped, Some(next).filter(|next| *next < self.inbound.places()))
     }
 
-    /// The pair in a slot of the inbound table, and the one in the same slot of the outbound table
+    /// The pair in a place of the inbound table, and the one in the same place of the outbound table
     /// when that has no inbound SA.
     fn pairs_at(
         &self,
         slot: usize,
     ) -> impl Iterator<Item = (Spi, Option<&Inbound>, Option<&Outbound>)> {
-        let whole = self.inbound.at(slot);
-        let alone = self.outbound.at(slot).filter(|(id, _)| self.inbound.get(*id).is_none());
+        let whole = self.inbound.entry(slot);
+        let alone = self.outbound.entry(slot).filter(|(id, _)| self.inbound.get(*id).is_none());
         let whole = whole.map(|(id, inbound)| (id, Some(inbound), self.outbound.get(id)));
         whole.into_iter().chain(alone.map(|(id, outbound)| (id, None, Some(outbound))))
     }

@@ -232,7 +232,10 @@ impl TablesReader {
     /// Moves on to the newest generation. The one left behind is not freed here, because the
     /// publisher holds it too.
     pub fn refresh(&mut self) {
-        if let Some(newer) = self.slot.pop() {
+        // Looking costs less than trying, and there is mostly nothing new.
+        if !self.slot.is_empty()
+            && let Some(newer) = self.slot.pop()
+        {
             self.current = newer;
         }
     }

@@ -6,6 +6,7 @@ use crate::events::EventSink;
 use crate::flows::{FLOWS, FlowTable};
 use crate::handoff::{HandedOff, Handoff};
 use crate::handover::{Handover, Stance};
+use crate::hops::Hops;
 use crate::io::{Guard, Io};
 use crate::lease::{LeaseCell, LeaseState};
 use crate::mutation::{Mutation, mutated};
@@ -130,6 +131,7 @@ pub(crate) struct Nodes<P: Port> {
     pub(crate) events: EventSink,
     pub(crate) sad: Sad,
     pub(crate) flows: FlowTable,
+    pub(crate) hops: Hops,
     pub(crate) handoff: Handoff<P::Buf>,
     pub(crate) handover: Handover<P::Buf>,
     pub(crate) aead: Box<dyn AeadBurst>,
@@ -152,8 +154,9 @@ impl<P: Port> Worker<P> {
             nodes: Nodes {
                 io: Io::new(parts.outside, parts.inside, parts.counters, guard),
                 events: EventSink::new(parts.events),
-                sad: Sad::new(parts.limits.sas),
+                sad: Sad::new(parts.limits.sas, spi_mask.count_ones()),
                 flows: FlowTable::new(parts.limits.flows),
+                hops: Hops::new(),
                 handoff: parts.handoff,
                 handover: Handover::new(),
                 aead: parts.aead,
