@@ -1,7 +1,7 @@
 //! What all workers know alike: immutable, published whole, replaced whole.
 
 use crate::mark::Marker;
-use crossbeam::queue::ArrayQueue;
+use crate::ring::{RingReceiver, RingSender, ring};
 use holdfast_ipsec::{Spd, Spi};
 use holdfast_maglev::Table;
 use holdfast_packet::{MacAddr, Nanos, Side};
@@ -172,40 +172,58 @@ impl Prefix {
 /// The controller's end: publishes tables and keeps retired ones until no worker reads them.
 ///
 /// ```text
-///   publish(new) --slot of one--> reader 1: current() -> &Tables
-///        |       --slot of one--> reader 2
+///   publish(new) --ring--> reader 1: current() -> &Tables
+///        |       --ring--> reader 2
 ///        v
 ///   retired: Vec<Arc<Tables>>  freed here, never by a worker
 /// ```
 #[derive(Debug, Default)]
 pub struct TablesPublisher {
-    slots: Vec<Arc<ArrayQueue<Arc<Tables>>>>,
-    /// Every generation a reader may still hold, the published one last. At most two per reader
-    /// (the one it reads and the one in its slot) and the newest.
+    rings: Vec<RingSender<Arc<Tables>>>,
+    /// Every generation a reader may still hold, the published one last. At most the one it reads and
+    /// [`GENERATIONS_WAITING_MAX`] per reader, and the newest.
     held: Vec<Arc<Tables>>,
+    /// Some reader's ring was full when the newest was to go in.
+    behind: bool,
 }
+
+/// Generations that may wait for a worker: it fetches all of them at its next poll. One that does not
+/// poll for longer gets the newest once it does.
+const GENERATIONS_WAITING_MAX: usize = 8;
 
 impl TablesPublisher {
     /// A publisher without readers, of [`Tables::empty`].
     pub fn new() -> Self {
-        Self { slots: Vec::new(), held: vec![Arc::new(Tables::empty())] }
+        Self { rings: Vec::new(), held: vec![Arc::new(Tables::empty())], behind: false }
     }
 
     /// One more reader; it starts with what is published now.
     pub fn reader(&mut self) -> TablesReader {
-        let slot = Arc::new(ArrayQueue::new(1));
-        self.slots.push(Arc::clone(&slot));
-        TablesReader { slot, current: self.newest() }
+        let (sender, receiver) = ring(GENERATIONS_WAITING_MAX);
+        self.rings.push(sender);
+        TablesReader { ring: receiver, current: self.newest() }
     }
 
     /// Gives `tables` to every reader and frees the generations nobody reads any more.
     pub fn publish(&mut self, tables: Arc<Tables>) {
-        for slot in &self.slots {
-            // What a reader had not fetched yet is replaced; `held` still owns it.
-            let _ = slot.force_push(Arc::clone(&tables));
-        }
         self.held.push(tables);
+        self.deliver();
         self.reclaim();
+    }
+
+    /// Gives the newest generation to the readers, as far as their rings have room.
+    fn deliver(&mut self) {
+        let newest = self.newest();
+        let full = |ring: &RingSender<_>| ring.push(Arc::clone(&newest)).is_err();
+        // Every one, whether those before had room or not.
+        self.behind = self.rings.iter().filter(|ring| full(ring)).count() > 0;
+    }
+
+    /// Makes up for what could not be delivered: to be called now and then.
+    pub fn catch_up(&mut self) {
+        if self.behind {
+            self.deliver();
+        }
     }
 
     /// Frees the generations nobody reads any more; returns how many are left.
@@ -224,7 +242,7 @@ impl TablesPublisher {
 /// A worker's end: never blocks, never frees.
 #[derive(Debug)]
 pub struct TablesReader {
-    slot: Arc<ArrayQueue<Arc<Tables>>>,
+    ring: RingReceiver<Arc<Tables>>,
     current: Arc<Tables>,
 }
 
@@ -232,10 +250,7 @@ impl TablesReader {
     /// Moves on to the newest generation. The one left behind is not freed here, because the
     /// publisher holds it too.
     pub fn refresh(&mut self) {
-        // Looking costs less than trying, and there is mostly nothing new.
-        if !self.slot.is_empty()
-            && let Some(newer) = self.slot.pop()
-        {
+        while let Some(newer) = self.ring.pop() {
             self.current = newer;
         }
     }
@@ -292,12 +307,16 @@ mod tests {
     fn a_generation_outlives_its_last_reader_only_in_the_publisher() {
         let mut publisher = TablesPublisher::new();
         let mut reader = publisher.reader();
-        for n in 1..10 {
+        for n in 1..20 {
             publisher.publish(generation(n));
         }
-        assert_eq!(publisher.reclaim(), 2, "the one read and the newest");
+        let (read, newest) = (1, 1);
+        assert_eq!(publisher.reclaim(), read + GENERATIONS_WAITING_MAX + newest);
         let oldest = Arc::downgrade(&reader.hold());
         reader.refresh();
+        publisher.catch_up();
+        reader.refresh();
+        assert_eq!(reader.current().generation, 19, "whatever was left out");
         assert!(oldest.upgrade().is_some(), "the worker must not free it");
         assert_eq!(publisher.reclaim(), 1);
         assert!(oldest.upgrade().is_none());
