@@ -12,9 +12,15 @@ pub(super) const UNFINISHED: &str = ".new";
 /// The data directory and the segment that is being appended to.
 #[derive(Debug)]
 pub(super) struct Files {
-    folder: PathBuf,
-    directory: File,
+    folder: Folder,
     current: Option<Current>,
+}
+
+/// The data directory.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    directory: File,
 }
 
 #[derive(Debug)]
@@ -27,7 +33,14 @@ struct Current {
 
 impl Files {
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
-        Ok(Self { folder: folder.to_owned(), directory: File::open(folder)?, current: None })
+        let folder = Folder { path: folder.to_owned(), directory: File::open(folder)? };
+        Ok(Self { folder, current: None })
+    }
+
+    /// The directory, for another thread.
+    pub(super) fn folder(&self) -> io::Result<Folder> {
+        let directory = self.folder.directory.try_clone()?;
+        Ok(Folder { path: self.folder.path.clone(), directory })
     }
 
     /// Carries the steps out in order. Syncs of one segment in a row are one: that is the group
@@ -52,7 +65,7 @@ impl Files {
             }
             FileOp::Replace { name, bytes } => {
                 self.sync_if_owed()?;
-                self.replace(&name, &bytes)
+                self.folder.replace(&name, &bytes)
             }
             FileOp::Delete { name } => {
                 self.sync_if_owed()?;
@@ -81,29 +94,32 @@ impl Files {
     fn create(&mut self, name: String, bytes: &[u8]) -> io::Result<()> {
         let mut options = OpenOptions::new();
         let mut file =
-            options.append(true).create_new(true).mode(0o600).open(self.folder.join(&name))?;
+            options.append(true).create_new(true).mode(0o600).open(self.folder.path.join(&name))?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        self.directory.sync_all()?;
+        self.folder.directory.sync_all()?;
         self.current = Some(Current { name, file, owes_sync: false });
         Ok(())
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let written = self.folder.join(format!("{name}{UNFINISHED}"));
+    fn delete(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.folder.path.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Folder {
+    /// Writes a file so that a crash leaves what there was or all of this.
+    pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let written = self.path.join(format!("{name}{UNFINISHED}"));
         let mut options = OpenOptions::new();
         let mut file =
             options.write(true).create(true).truncate(true).mode(0o600).open(&written)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&written, self.folder.join(name))?;
+        fs::rename(&written, self.path.join(name))?;
         self.directory.sync_all()
-    }
-
-    fn delete(&self, name: &str) -> io::Result<()> {
-        match fs::remove_file(self.folder.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
     }
 }

@@ -1,21 +1,23 @@
-//! The thread that waits for the disk, so that the controller does not, and the one that encodes
-//! snapshots, so that nobody who waits for the disk waits for that.
+//! The thread that waits for the disk, so that the controller does not, and the one that encodes, seals
+//! and writes snapshots, so that no vote and no commit waits for that.
 //!
 //! ```text
 //!   batch --> written, synced, reported
 //!     '--- with a snapshot that is still to be encoded ---> encoder (an ordinary thread)
-//!                what is stored meanwhile is taken in          |
+//!                what is stored meanwhile is taken in          |  snapshot's file written, synced
 //!          checkpoint written, files before it deleted <-------'
 //! ```
 
-use super::files::Files;
+use super::files::{Files, Folder};
 use crate::os::schedule_first_in_first_out;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded, select, unbounded};
-use holdfast_replica::wal::WalWriter;
-use holdfast_replica::{Checkpoint, SnapshotData, WriteBatch};
+use holdfast_datapath::{RingReceiver, RingSender, ring};
+use holdfast_replica::wal::{FileOp, SnapshotTask, WalWriter};
+use holdfast_replica::{Checkpoint, WriteBatch};
 use std::fs::File;
 use std::io;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 /// Batches that may wait for the disk. When so many do, it has stood still for seconds: the
 /// controller then waits, too, and its lease ends by itself.
@@ -23,6 +25,12 @@ const WAITING_BATCHES_MAX: usize = 4_096;
 
 /// Batches that share one sync at most: what arrives while the disk is busy.
 const GROUP_BATCHES_MAX: usize = 256;
+
+/// News that may wait for the controller: it takes all of them in each of its turns.
+const WAITING_NEWS_MAX: usize = 1_024;
+
+/// Pause before news are offered again to a controller that has left so many untaken.
+const NEWS_PAUSE: Duration = Duration::from_millis(1);
 
 /// Below the controller, above ordinary threads.
 const REAL_TIME_PRIORITY: i32 = 9;
@@ -40,7 +48,8 @@ pub enum Stored {
 #[derive(Debug)]
 pub struct StorageThread {
     batches: Option<Sender<WriteBatch>>,
-    news: Receiver<Stored>,
+    /// A ring, because a channel's receiver spins for a sender that it preempted in the middle of sending.
+    news: RingReceiver<Stored>,
     handle: Option<JoinHandle<()>>,
 }
 
@@ -52,9 +61,8 @@ impl StorageThread {
         wake: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let (batches, received) = bounded(WAITING_BATCHES_MAX);
-        // One piece of news per group of batches, and those are bounded.
-        let (report, news) = unbounded();
-        let (encode, encoded) = start_encoder()?;
+        let (report, news) = ring(WAITING_NEWS_MAX);
+        let (encode, encoded) = start_encoder(files.folder()?)?;
         let ends = Ends { received, report, encode, encoded };
         let storage = Storage { files, writer, ends, wake, checkpoint: None, _lock: lock };
         let thread = Builder::new().name("holdfast-store".into());
@@ -72,7 +80,7 @@ impl StorageThread {
 
     /// The next piece of news, if there is one.
     pub fn poll_news(&self) -> Option<Stored> {
-        self.news.try_recv().ok()
+        self.news.pop()
     }
 }
 
@@ -80,25 +88,26 @@ impl Drop for StorageThread {
     fn drop(&mut self) {
         self.batches = None;
         if let Some(handle) = self.handle.take() {
+            // It must not wait for somebody to take its news.
+            while !handle.is_finished() {
+                while self.news.pop().is_some() {}
+                std::thread::sleep(NEWS_PAUSE);
+            }
             // A thread that panicked has nothing left to finish.
             let _finished = handle.join();
         }
     }
 }
 
-/// Encodes snapshots with ordinary priority: a hundred thousand SAs take a third of a second, for
-/// which no commit and no worker on the same core may wait. It ends with its sender.
-fn start_encoder() -> io::Result<(Sender<SnapshotData>, Receiver<()>)> {
+/// Makes the files of snapshots with ordinary priority: with a hundred thousand SAs that takes the better part
+/// of a second, for which no vote and no commit may wait. It ends with its sender.
+fn start_encoder(folder: Folder) -> io::Result<(Sender<SnapshotTask>, Receiver<io::Result<u64>>)> {
     // A replica has one snapshot at a time to encode.
-    let (encode, to_encode) = unbounded::<SnapshotData>();
+    let (encode, to_encode) = unbounded::<SnapshotTask>();
     let (done, encoded) = unbounded();
     Builder::new().name("holdfast-encode".into()).spawn(move || {
-        for data in to_encode {
-            // Reading it encodes it.
-            let bytes = data.len();
-            tracing::debug!(bytes, "snapshot encoded");
-            drop(data);
-            if done.send(()).is_err() {
+        for task in to_encode {
+            if done.send(store_snapshot(&folder, &task)).is_err() {
                 return;
             }
         }
@@ -106,12 +115,21 @@ fn start_encoder() -> io::Result<(Sender<SnapshotData>, Receiver<()>)> {
     Ok((encode, encoded))
 }
 
+/// Stores the snapshot of a task; its index.
+fn store_snapshot(folder: &Folder, task: &SnapshotTask) -> io::Result<u64> {
+    if let FileOp::Replace { name, bytes } = task.seal().map_err(io::Error::other)? {
+        tracing::debug!(name, bytes = bytes.len(), "snapshot encoded");
+        folder.replace(&name, &bytes)?;
+    }
+    Ok(task.index())
+}
+
 /// The storage thread's ends of its channels.
 struct Ends {
     received: Receiver<WriteBatch>,
-    report: Sender<Stored>,
-    encode: Sender<SnapshotData>,
-    encoded: Receiver<()>,
+    report: RingSender<Stored>,
+    encode: Sender<SnapshotTask>,
+    encoded: Receiver<io::Result<u64>>,
 }
 
 struct Storage<W> {
@@ -119,7 +137,7 @@ struct Storage<W> {
     writer: WalWriter,
     ends: Ends,
     wake: W,
-    /// Waits for its snapshot to be encoded. It grows by what is stored meanwhile.
+    /// Waits for its snapshot to be stored. It grows by what is stored meanwhile.
     checkpoint: Option<Checkpoint>,
     _lock: File,
 }
@@ -138,20 +156,26 @@ impl<W: Fn()> Storage<W> {
                     Err(_) => break,
                 },
                 recv(self.ends.encoded) -> done => match done {
-                    Ok(()) => self.store_checkpoint(false),
+                    Ok(index) => index.and_then(|index| self.store_checkpoint(index)),
                     // It ends with this thread, or by a panic: waiting for it would spin.
                     Err(_) => Err(io::Error::other("the thread that encodes snapshots has ended")),
                 },
             };
         }
         // At the end nobody waits for anything any more.
-        if let Err(error) = outcome.and_then(|()| self.store_checkpoint(true)) {
+        if let Err(error) = outcome.and_then(|()| self.finish()) {
             self.tell(Stored::Failed(error.to_string()));
         }
     }
 
-    fn tell(&self, news: Stored) {
-        let _received = self.ends.report.send(news);
+    fn tell(&self, mut news: Stored) {
+        while let Err(untaken) = self.ends.report.push(news) {
+            if self.ends.report.is_abandoned() {
+                return;
+            }
+            news = untaken;
+            std::thread::sleep(NEWS_PAUSE);
+        }
         (self.wake)();
     }
 
@@ -167,7 +191,7 @@ impl<W: Fn()> Storage<W> {
         let mut steps = Vec::new();
         let mut last = 0;
         for mut batch in group {
-            self.defer_checkpoint(&mut batch);
+            self.defer_checkpoint(&mut batch)?;
             steps.extend(self.writer.write(&batch).map_err(io::Error::other)?);
             last = batch.number;
         }
@@ -178,10 +202,11 @@ impl<W: Fn()> Storage<W> {
 
     /// Takes a checkpoint out of its batch when its snapshot is still to be encoded: what it would
     /// begin anew is stored already, only longer.
-    fn defer_checkpoint(&mut self, batch: &mut WriteBatch) {
+    fn defer_checkpoint(&mut self, batch: &mut WriteBatch) -> io::Result<()> {
         let unready = |checkpoint: &mut Checkpoint| checkpoint.snapshot.data.ready().is_none();
         if let Some(checkpoint) = batch.checkpoint.take_if(unready) {
-            let _taken = self.ends.encode.send(checkpoint.snapshot.data.clone());
+            let task = self.writer.snapshot_task(&checkpoint.snapshot).map_err(io::Error::other)?;
+            let _taken = self.ends.encode.send(task);
             self.checkpoint = Some(checkpoint);
         } else if batch.checkpoint.is_some() {
             // It supersedes the one that waits as well.
@@ -190,21 +215,30 @@ impl<W: Fn()> Storage<W> {
         if let Some(checkpoint) = &mut self.checkpoint {
             checkpoint.absorb(batch);
         }
+        Ok(())
     }
 
-    /// Stores the checkpoint that waits once its snapshot is encoded; `at_once` without waiting.
-    fn store_checkpoint(&mut self, at_once: bool) -> io::Result<()> {
-        let ready =
-            |checkpoint: &mut Checkpoint| at_once || checkpoint.snapshot.data.ready().is_some();
-        let Some(checkpoint) = self.checkpoint.take_if(ready) else { return Ok(()) };
-        let batch = WriteBatch {
-            number: 0,
-            must_sync: true,
-            checkpoint: Some(checkpoint),
-            entries: Vec::new(),
-            hard_state: None,
-        };
-        let steps = self.writer.write(&batch).map_err(io::Error::other)?;
-        self.files.carry_out(steps)
+    /// Stores the checkpoint that waits for the snapshot at `index`, which is stored.
+    fn store_checkpoint(&mut self, index: u64) -> io::Result<()> {
+        let waits = |checkpoint: &mut Checkpoint| checkpoint.snapshot.index == index;
+        match self.checkpoint.take_if(waits) {
+            Some(checkpoint) => {
+                let steps = self.writer.write_behind(&checkpoint).map_err(io::Error::other)?;
+                self.files.carry_out(steps)
+            }
+            None => {
+                self.writer.supersede(index);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for a checkpoint that is under way: at the end it holds nobody up.
+    fn finish(&mut self) -> io::Result<()> {
+        while self.checkpoint.is_some() {
+            let stored = self.ends.encoded.recv().map_err(io::Error::other)?;
+            self.store_checkpoint(stored?)?;
+        }
+        Ok(())
     }
 }

@@ -31,7 +31,7 @@ mod snapshot_file;
 mod writer;
 
 pub use recover::{NamedBytes, Recovery, TornTail, recover};
-pub use writer::{FileOp, WalWriter};
+pub use writer::{FileOp, SnapshotTask, WalWriter};
 
 use holdfast_crypto::aead::AeadKey;
 

@@ -4,9 +4,10 @@ use super::record::{Header, Record, SegmentKind, SegmentWriter};
 use super::{
     Recovery, SEGMENT_BYTES_MAX, WalError, WalKey, segment_name, snapshot_file, snapshot_name,
 };
-use crate::output::{HardState, LogEntry, SnapshotImage, WriteBatch};
+use crate::output::{Checkpoint, HardState, LogEntry, SnapshotImage, WriteBatch};
 use holdfast_crypto::aead::AeadKey;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// One step of the shell, in order. None may be left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub enum FileOp {
 
 /// Turns batches into bytes. One per process, made from what was recovered.
 pub struct WalWriter {
-    key: WalKey,
+    key: Arc<WalKey>,
     entropy: Entropy,
     segment: SegmentWriter,
     /// Files a checkpoint supersedes.
@@ -81,7 +82,8 @@ impl WalWriter {
             kind: SegmentKind::Checkpoint,
         };
         let segment = SegmentWriter::begin(header, &mut bytes);
-        let mut writer = Self { key, entropy, segment, files: recovery.files.clone() };
+        let (key, files) = (Arc::new(key), recovery.files.clone());
+        let mut writer = Self { key, entropy, segment, files };
         let begin = recovered.snapshot.as_ref().map_or((0, 0), |image| (image.index, image.term));
         writer.push_checkpoint(begin, &recovered.entries, recovered.hard_state, &mut bytes)?;
         let keep = recovered.snapshot.as_ref().map(|image| snapshot_name(image.index));
@@ -97,12 +99,8 @@ impl WalWriter {
     pub fn write(&mut self, batch: &WriteBatch) -> Result<Vec<FileOp>, WalError> {
         let mut ops = Vec::new();
         if let Some(checkpoint) = &batch.checkpoint {
-            self.write_checkpoint(
-                &checkpoint.snapshot,
-                &checkpoint.entries,
-                checkpoint.hard_state,
-                &mut ops,
-            )?;
+            ops.push(self.snapshot_task(&checkpoint.snapshot)?.seal()?);
+            self.write_checkpoint(checkpoint, &mut ops)?;
         }
         let hard_state = batch.hard_state.map(Record::HardState);
         let records = batch.entries.iter().cloned().map(Record::Entry).chain(hard_state);
@@ -119,6 +117,31 @@ impl WalWriter {
             ops.push(FileOp::Sync { name: segment_name(self.segment.number()) });
         }
         Ok(ops)
+    }
+
+    /// What makes the file of a snapshot, in whatever thread has the time. [`Self::write_behind`] or
+    /// [`Self::supersede`] is to be called once the file is stored.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn snapshot_task(&mut self, image: &SnapshotImage) -> Result<SnapshotTask, WalError> {
+        let (key, image) = (Arc::clone(&self.key), image.clone());
+        Ok(SnapshotTask { key, image, nonce: self.entropy.twelve()? })
+    }
+
+    /// The steps that store a checkpoint whose snapshot is stored already.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_behind(&mut self, checkpoint: &Checkpoint) -> Result<Vec<FileOp>, WalError> {
+        let mut ops = Vec::new();
+        self.write_checkpoint(checkpoint, &mut ops)?;
+        Ok(ops)
+    }
+
+    /// The snapshot at `index` is stored and no checkpoint will need it: it goes with the next one.
+    pub fn supersede(&mut self, index: u64) {
+        self.files.insert(snapshot_name(index));
     }
 
     fn append(&self, bytes: &mut Vec<u8>, ops: &mut Vec<FileOp>) {
@@ -154,18 +177,15 @@ impl WalWriter {
 
     fn write_checkpoint(
         &mut self,
-        image: &SnapshotImage,
-        entries: &[LogEntry],
-        hard_state: HardState,
+        checkpoint: &Checkpoint,
         ops: &mut Vec<FileOp>,
     ) -> Result<(), WalError> {
+        let Checkpoint { snapshot: image, hard_state, entries } = checkpoint;
         let name = snapshot_name(image.index);
-        let bytes = snapshot_file::encode(&self.key, image, self.entropy.twelve()?)?;
-        ops.push(FileOp::Replace { name: name.clone(), bytes });
         self.files.insert(segment_name(self.segment.number()));
         let begin = (image.index, image.term);
         let fill = |writer: &mut Self, bytes: &mut Vec<u8>| {
-            writer.push_checkpoint(begin, entries, hard_state, bytes)
+            writer.push_checkpoint(begin, entries, *hard_state, bytes)
         };
         self.begin_segment(SegmentKind::Checkpoint, 0, fill, ops)?;
         ops.extend(self.retire_files(Some(name)));
@@ -197,6 +217,31 @@ impl WalWriter {
             .collect();
         self.files.extend(keep);
         delete
+    }
+}
+
+/// A snapshot that is to become a file: encoding and sealing it take their time.
+#[derive(Debug)]
+pub struct SnapshotTask {
+    key: Arc<WalKey>,
+    image: SnapshotImage,
+    nonce: [u8; 12],
+}
+
+impl SnapshotTask {
+    /// Of which entry the snapshot is.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.image.index
+    }
+
+    /// The step that stores it. What it supersedes in memory is dropped.
+    ///
+    /// # Errors
+    /// As [`WalWriter::write`].
+    pub fn seal(&self) -> Result<FileOp, WalError> {
+        let bytes = snapshot_file::encode(&self.key, &self.image, self.nonce)?;
+        Ok(FileOp::Replace { name: snapshot_name(self.image.index), bytes })
     }
 }
 
