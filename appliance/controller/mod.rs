@@ -17,6 +17,7 @@
 mod backlog;
 mod events;
 mod signals;
+mod stopwatch;
 mod timer;
 
 use crate::clock::{self, Calendar};
@@ -37,6 +38,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use stopwatch::Stopwatch;
 use timer::Timer;
 
 const WAKE: Token = Token(0);
@@ -50,8 +52,9 @@ const NOTICE_FIRST: usize = 1 << 40;
 /// Events of one turn of the poll.
 const EVENTS_MAX: usize = 256;
 
-/// Events taken from one worker before timers and sockets get their turn.
-const WORKER_EVENTS_PER_TURN: usize = 512;
+/// How long one worker's events are treated before timers and sockets get their turn: a fraction of a
+/// tick. By time, because an event may be a counter or the first message of a negotiation.
+const WORKER_EVENTS_US: u64 = 1_000;
 
 /// How often the statistics are copied.
 const HOUSEKEEPING_MS: u64 = 100;
@@ -59,6 +62,9 @@ const HOUSEKEEPING_MS: u64 = 100;
 /// How often ports are asked for their link: an owner without one hands over, and the outage counts
 /// from here. The question costs microseconds.
 const LINK_CHECK_MS: u64 = 10;
+
+/// Ticks in one turn of the controller beyond which the log says so: two more and the lease may end.
+const LONG_TURN_TICKS: u64 = 2;
 
 /// How long a full ring is left alone before it is tried again.
 const BACKLOG_RETRY_MS: u64 = 1;
@@ -252,21 +258,24 @@ impl Controller {
 
     fn turns(&mut self) -> Result<(), ControllerError> {
         let mut events = Events::with_capacity(EVENTS_MAX);
+        let tick_ns = crate::daemon::timing(&self.parts.config).tick_ns();
         self.carry_out()?;
         loop {
             self.wait(&mut events)?;
             self.hurry = false;
+            let stopwatch = Stopwatch::start();
             for event in &events {
                 self.dispatch(event.token());
             }
-            if self.parts.transport.has_unread() {
-                self.parts.transport.handle_unread(clock::now());
+            if self.parts.transport.has_unfinished() {
+                self.parts.transport.handle_unfinished(clock::now());
             }
             if let Some(notices) = self.parts.notices.as_mut().filter(|n| n.has_unread()) {
                 notices.handle_unread();
             }
             self.take_inbox()?;
             self.let_time_pass()?;
+            stopwatch.stop(LONG_TURN_TICKS * tick_ns);
             if self.has_ended() {
                 return Ok(());
             }
@@ -290,7 +299,7 @@ impl Controller {
         let deadline = deadline.into_iter().flatten().min();
         let due = deadline.is_some_and(|deadline| deadline <= clock::now());
         let unread = parts.notices.as_ref().is_some_and(NoticeListener::has_unread);
-        let at_once = due || self.hurry || unread || parts.transport.has_unread();
+        let at_once = due || self.hurry || unread || parts.transport.has_unfinished();
         let timeout = at_once.then_some(Duration::ZERO);
         if !at_once {
             self.timer.set(deadline)?;
@@ -381,11 +390,10 @@ impl Controller {
 
     fn take_worker_events(&mut self) -> Result<(), ControllerError> {
         for worker in 0..self.parts.workers.count() {
-            let mut budget = WORKER_EVENTS_PER_TURN;
+            let end = clock::now().plus_ns(WORKER_EVENTS_US * 1_000);
             while let Some(event) = self.parts.workers.receive(worker) {
                 self.handle(Input::Worker { worker, event })?;
-                budget = budget.saturating_sub(1);
-                if budget == 0 {
+                if clock::now() >= end {
                     self.hurry = true;
                     break;
                 }
@@ -492,7 +500,7 @@ impl Controller {
             match output {
                 Output::Lease(end) => self.set_lease(end),
                 Output::SendPeer { to, lane, bytes } => {
-                    self.parts.transport.send(clock::now(), to.0, lane, &bytes);
+                    self.parts.transport.send(clock::now(), to.0, lane, bytes);
                 }
                 Output::Persist(batch) => self.parts.storage.write(batch),
                 Output::Worker { worker, command } => {
@@ -547,6 +555,7 @@ impl Controller {
 
     fn give_orders(&mut self) -> Result<(), ControllerError> {
         let parts = &mut self.parts;
+        parts.tables.catch_up();
         self.backlog.flush(|order| match order {
             Order::Command(worker, command) => parts
                 .workers

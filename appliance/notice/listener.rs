@@ -83,8 +83,8 @@ impl NoticeListener {
     pub fn send(&mut self, target: TargetId, notice: &OwnerNotice) {
         let Some((token, arrived)) = self.arrivals.find_mut(target) else { return };
         let bytes = Zeroizing::new(notice_message(notice).encode_to_vec());
-        arrived.channel.enqueue(&bytes);
-        if let Err(end) = arrived.channel.flush() {
+        arrived.channel.enqueue(bytes.to_vec());
+        if let Err(end) = arrived.channel.flush_all() {
             self.end(token, &end);
         }
     }

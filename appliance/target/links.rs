@@ -102,8 +102,8 @@ impl Links {
         let Some(Link { state: State::Up { channel }, .. }) = self.links.get_mut(at) else {
             return;
         };
-        channel.enqueue(&FromTarget::from(body).encode_to_vec());
-        if let Err(end) = channel.flush() {
+        channel.enqueue(FromTarget::from(body).encode_to_vec());
+        if let Err(end) = channel.flush_all() {
             self.end(now, at, &end);
         }
     }
@@ -168,13 +168,13 @@ impl Links {
             let name = self.name.clone();
             let hello = Hello { version_major: VERSION_MAJOR, name, member: link.member };
             let hello = FromTarget::from(FromTargetBody::Hello(hello));
-            channel.enqueue(&hello.encode_to_vec());
+            channel.enqueue(hello.encode_to_vec());
             *greeted = true;
         }
         let (State::Connecting { channel, .. } | State::Up { channel }) = &mut link.state else {
             return Ok(());
         };
-        let outcome = channel.read().and_then(|_| channel.flush());
+        let outcome = channel.read().and_then(|_| channel.flush_all());
         let mut messages = Vec::new();
         while let Some(bytes) = channel.next_message()?.map(Zeroizing::new) {
             messages.push(ToTarget::decode(bytes.as_slice()));

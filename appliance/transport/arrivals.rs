@@ -155,9 +155,9 @@ impl<W: Copy + Eq> Arrivals<W> {
     /// Reads what has come and writes what is due; messages wait in the channel then.
     pub(crate) fn pump(&mut self, token: Token) -> Result<Drained, End> {
         let Some(arrived) = self.connections.get_mut(&token) else { return Ok(Drained::Wholly) };
-        let drained = arrived.channel.read()?;
-        arrived.channel.flush()?;
-        Ok(drained)
+        let read = arrived.channel.read()?;
+        let written = arrived.channel.flush()?;
+        Ok(if written == Drained::Partly { written } else { read })
     }
 
     /// The next whole message of a connection.

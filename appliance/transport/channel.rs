@@ -1,7 +1,8 @@
 //! One TLS connection: bytes in and out of a socket that never blocks.
 
-use super::frame::{Assembler, FRAME_BYTES_MAX, HEADER_BYTES, TooLong, frames};
+use super::frame::{Assembler, Frames, TooLong};
 use super::refusal::Refusal;
+use holdfast_replica::MessageBytes;
 use mio::net::TcpStream;
 use rustls::Connection;
 use rustls::pki_types::CertificateDer;
@@ -10,6 +11,10 @@ use std::io::{self, ErrorKind, Read, Write};
 
 /// Bytes read from one socket before others get their turn.
 const READ_BUDGET_BYTES: usize = 1024 * 1024;
+
+/// Bytes written to one socket before others get their turn: a receiver that keeps up with the sealing of
+/// a snapshot would hold the controller for as long as that takes.
+const WRITE_BUDGET_BYTES: usize = 256 * 1024;
 
 /// Why a channel is over.
 #[derive(Debug)]
@@ -26,7 +31,8 @@ impl From<io::Error> for End {
     }
 }
 
-/// What a call to [`Channel::read`] left behind in the socket.
+/// What a call to [`Channel::read`] left behind in the socket, or one to [`Channel::flush`] in the
+/// queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drained {
     /// Nothing: the next event tells of more.
@@ -49,11 +55,11 @@ pub(crate) struct Channel {
     stream: TcpStream,
     tls: Connection,
     assembler: Assembler,
-    /// Encoded messages; the first may be on its way already.
-    queue: VecDeque<Vec<u8>>,
+    /// Messages; the first may be on its way already.
+    queue: VecDeque<MessageBytes>,
     queued_bytes: usize,
-    /// How much of the first one TLS has taken.
-    sent_of_first: usize,
+    /// The first one as frames, as far as TLS has taken it.
+    frames: Frames,
     limits: QueueLimits,
     dropped: u64,
     completed: u64,
@@ -72,7 +78,7 @@ impl Channel {
             assembler: Assembler::new(message_bytes_max),
             queue: VecDeque::new(),
             queued_bytes: 0,
-            sent_of_first: 0,
+            frames: Frames::default(),
             limits,
             dropped: 0,
             completed: 0,
@@ -108,19 +114,17 @@ impl Channel {
     }
 
     /// Puts a message at the end of the queue.
-    pub(crate) fn enqueue(&mut self, message: &[u8]) {
-        let headers = message.len().div_ceil(FRAME_BYTES_MAX).max(1).saturating_mul(HEADER_BYTES);
-        let mut bytes = Vec::with_capacity(message.len().saturating_add(headers));
-        for (header, payload) in frames(message) {
-            bytes.extend_from_slice(&header);
-            bytes.extend_from_slice(payload);
-        }
-        self.queued_bytes = self.queued_bytes.saturating_add(bytes.len());
-        self.queue.push_back(bytes);
+    pub(crate) fn enqueue(&mut self, message: impl Into<MessageBytes>) {
+        let message = message.into();
+        self.queued_bytes = self.queued_bytes.saturating_add(message.len());
+        self.queue.push_back(message);
         while self.over_full() {
             // A message that TLS has begun to take must be finished, or the frames lose their sync.
-            let oldest = usize::from(self.sent_of_first > 0);
+            let oldest = usize::from(self.frames.has_begun());
             let Some(dropped) = self.queue.remove(oldest) else { break };
+            if oldest == 0 {
+                self.frames.begin_anew();
+            }
             self.queued_bytes = self.queued_bytes.saturating_sub(dropped.len());
             self.dropped = self.dropped.saturating_add(1);
         }
@@ -129,38 +133,47 @@ impl Channel {
     fn over_full(&self) -> bool {
         // The last message always stays, however long.
         let full = self.queue.len() > self.limits.messages || self.queued_bytes > self.limits.bytes;
-        full && self.queue.len() > 1 + usize::from(self.sent_of_first > 0)
+        full && self.queue.len() > 1 + usize::from(self.frames.has_begun())
     }
 
-    /// Writes until the socket takes no more or nothing is left.
-    pub(crate) fn flush(&mut self) -> Result<(), End> {
-        loop {
+    /// Writes until the socket takes no more, nothing is left, or others are to have their turn.
+    pub(crate) fn flush(&mut self) -> Result<Drained, End> {
+        let mut budget = WRITE_BUDGET_BYTES;
+        while budget > 0 {
             self.feed_tls()?;
             if !self.tls.wants_write() {
-                return Ok(());
+                return Ok(Drained::Wholly);
             }
             match self.tls.write_tls(&mut self.stream) {
                 Ok(0) => return Err(End::Lost(ErrorKind::WriteZero.into())),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Ok(written) => budget = budget.saturating_sub(written),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Drained::Wholly),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(Drained::Partly)
+    }
+
+    /// Writes until the socket takes no more or nothing is left: where all messages are small.
+    pub(crate) fn flush_all(&mut self) -> Result<(), End> {
+        while self.flush()? == Drained::Partly {}
+        Ok(())
     }
 
     /// Hands queued bytes to TLS until its buffer is full.
     fn feed_tls(&mut self) -> io::Result<()> {
         while let Some(first) = self.queue.front() {
-            let rest = first.get(self.sent_of_first..).unwrap_or_default();
-            let taken = self.tls.writer().write(rest)?;
-            self.sent_of_first = self.sent_of_first.saturating_add(taken);
-            if taken < rest.len() {
-                return Ok(());
+            while let Some(rest) = self.frames.rest(first) {
+                let (taken, length) = (self.tls.writer().write(rest)?, rest.len());
+                self.frames.advance(taken);
+                if taken < length {
+                    return Ok(());
+                }
             }
             self.queued_bytes = self.queued_bytes.saturating_sub(first.len());
             self.queue.pop_front();
-            self.sent_of_first = 0;
+            self.frames.begin_anew();
             self.completed = self.completed.saturating_add(1);
         }
         Ok(())

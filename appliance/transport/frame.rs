@@ -7,11 +7,13 @@
 //!   M: more frames of the same message follow
 //! ```
 
+use holdfast_replica::MessageBytes;
+
 /// Longest payload of one frame; a longer message travels in several.
-pub(super) const FRAME_BYTES_MAX: usize = 1024 * 1024;
+const FRAME_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes in front of a payload.
-pub(super) const HEADER_BYTES: usize = 4;
+const HEADER_BYTES: usize = 4;
 
 const MORE: u32 = 1 << 31;
 
@@ -19,18 +21,60 @@ const MORE: u32 = 1 << 31;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-/// The headers and payloads of `message`, in order.
-pub(super) fn frames(message: &[u8]) -> impl Iterator<Item = ([u8; HEADER_BYTES], &[u8])> {
-    // An empty message is one empty frame.
-    let count = message.len().div_ceil(FRAME_BYTES_MAX).max(1);
-    (0..count).map(move |number| {
-        let start = number.saturating_mul(FRAME_BYTES_MAX);
-        let end = start.saturating_add(FRAME_BYTES_MAX).min(message.len());
-        let payload = message.get(start..end).unwrap_or_default();
-        let length = u32::try_from(payload.len()).unwrap_or(0);
-        let more = if number.saturating_add(1) < count { MORE } else { 0 };
-        ((length | more).to_be_bytes(), payload)
-    })
+/// A message as frames, of which no more than one is ever made.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// The present one, with its header.
+    frame: Vec<u8>,
+    taken_of_frame: usize,
+    /// How much of the message is in frames by now, the present one included.
+    framed: usize,
+    ended: bool,
+    begun: bool,
+}
+
+impl Frames {
+    /// What is left of the present frame of `message`, or the whole next one; `None` when all of it was
+    /// taken. The message must be the same until [`Frames::begin_anew`].
+    pub(super) fn rest(&mut self, message: &MessageBytes) -> Option<&[u8]> {
+        if self.taken_of_frame == self.frame.len() {
+            if self.ended {
+                return None;
+            }
+            self.make_next(message);
+        }
+        self.frame.get(self.taken_of_frame..)
+    }
+
+    fn make_next(&mut self, message: &MessageBytes) {
+        let left = message.len().saturating_sub(self.framed);
+        let length = left.min(FRAME_BYTES_MAX);
+        // An empty message is one empty frame.
+        self.ended = length == left;
+        let more = if self.ended { 0 } else { MORE };
+        let header = u32::try_from(length).unwrap_or(0) | more;
+        self.frame.clear();
+        self.frame.extend_from_slice(&header.to_be_bytes());
+        message.copy_piece(self.framed, length, &mut self.frame);
+        self.framed = self.framed.saturating_add(length);
+        self.taken_of_frame = 0;
+    }
+
+    /// So much of what [`Frames::rest`] gave was taken.
+    pub(super) fn advance(&mut self, taken: usize) {
+        self.taken_of_frame = self.taken_of_frame.saturating_add(taken).min(self.frame.len());
+        self.begun |= taken > 0;
+    }
+
+    /// Whether anything of the message was taken.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Another message is next.
+    pub(super) fn begin_anew(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// Puts messages together again.
@@ -83,7 +127,17 @@ mod tests {
     use super::*;
 
     fn encoded(message: &[u8]) -> Vec<u8> {
-        frames(message).flat_map(|(header, payload)| [&header[..], payload].concat()).collect()
+        let message = MessageBytes::from(message.to_vec());
+        let (mut frames, mut bytes) = (Frames::default(), Vec::new());
+        while let Some(rest) = frames.rest(&message) {
+            // As TLS does, that takes so much at a time.
+            let taken = &rest[..rest.len().min(65_536)];
+            bytes.extend_from_slice(taken);
+            let taken = taken.len();
+            frames.advance(taken);
+            assert!(frames.has_begun());
+        }
+        bytes
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use refusal::{Refusal, RefusalCounters};
 use crate::pki::{Credentials, belongs_to, expected_name};
 use greeting::{GREETING_BYTES, Greeting};
 use holdfast_packet::Nanos;
-use holdfast_replica::Lane;
+use holdfast_replica::{Lane, MessageBytes};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustls::ClientConnection;
@@ -106,6 +106,8 @@ pub struct Transport {
     /// Ids that were removed from the cluster.
     retired: BTreeSet<u64>,
     dialled: BTreeMap<Token, Dialled>,
+    /// Connections that would take more, and no event will tell.
+    unsent: BTreeSet<Token>,
     /// Connections to read from, by member and lane.
     arrivals: Arrivals<(u64, Lane)>,
     events: VecDeque<TransportEvent>,
@@ -184,6 +186,7 @@ impl Transport {
             peers,
             retired: BTreeSet::new(),
             dialled,
+            unsent: BTreeSet::new(),
             arrivals,
             events: VecDeque::new(),
             dropped_messages: 0,
@@ -250,7 +253,7 @@ impl Transport {
     }
 
     /// Sends a message, or drops it when the lane does not stand.
-    pub fn send(&mut self, now: Nanos, to: u64, lane: Lane, bytes: &[u8]) {
+    pub fn send(&mut self, now: Nanos, to: u64, lane: Lane, bytes: MessageBytes) {
         let found = self.dialled.iter_mut().find(|(_, d)| d.peer == to && d.lane == lane);
         let Some((token, dialled)) = found else { return };
         let token = *token;
@@ -285,14 +288,17 @@ impl Transport {
         }
     }
 
-    /// Whether [`Transport::handle_unread`] has something to do without any event.
+    /// Whether [`Transport::handle_unfinished`] has something to do without any event.
     #[must_use]
-    pub fn has_unread(&self) -> bool {
-        self.arrivals.has_unread()
+    pub fn has_unfinished(&self) -> bool {
+        self.arrivals.has_unread() || !self.unsent.is_empty()
     }
 
-    /// Reads on where a turn ended before everything was read.
-    pub fn handle_unread(&mut self, now: Nanos) {
+    /// Goes on where a turn ended before everything was read or written.
+    pub fn handle_unfinished(&mut self, now: Nanos) {
+        for token in std::mem::take(&mut self.unsent) {
+            self.pump_dialled(now, token);
+        }
         for token in self.arrivals.take_unread() {
             self.read_arrived(now, token);
         }
@@ -370,7 +376,7 @@ impl Transport {
                     Ok(true) => {
                         let greeting =
                             Greeting { from: self.own, to: dialled.peer, lane: dialled.lane };
-                        channel.enqueue(&greeting.encode());
+                        channel.enqueue(greeting.encode());
                         let deadline = now.plus_ms(GREETING_MS);
                         DialState::Shaking { channel, deadline }
                     }
@@ -409,7 +415,7 @@ impl Transport {
         self.after_write(now, token, outcome);
     }
 
-    fn after_write(&mut self, now: Nanos, token: Token, outcome: Result<(), End>) {
+    fn after_write(&mut self, now: Nanos, token: Token, outcome: Result<Drained, End>) {
         if let Some(dialled) = self.dialled.get_mut(&token)
             && let DialState::Up { channel } = &mut dialled.state
         {
@@ -426,8 +432,10 @@ impl Transport {
                 }
             }
         }
-        if let Err(end) = outcome {
-            self.dialled_end(now, token, end);
+        match outcome {
+            Ok(Drained::Wholly) => {}
+            Ok(Drained::Partly) => drop(self.unsent.insert(token)),
+            Err(end) => self.dialled_end(now, token, end),
         }
     }
 

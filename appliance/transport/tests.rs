@@ -33,7 +33,7 @@ impl Member {
         for event in &events {
             self.transport.handle_event(clock::now(), event.token());
         }
-        self.transport.handle_unread(clock::now());
+        self.transport.handle_unfinished(clock::now());
         self.transport.handle_timeout(clock::now());
         while let Some(event) = self.transport.poll_event() {
             self.happened.push(event);
@@ -41,7 +41,7 @@ impl Member {
     }
 
     fn send(&mut self, to: u64, lane: Lane, bytes: &[u8]) {
-        self.transport.send(clock::now(), to, lane, bytes);
+        self.transport.send(clock::now(), to, lane, bytes.to_vec().into());
     }
 
     fn received(&self) -> Vec<&[u8]> {

@@ -165,7 +165,7 @@ impl Member {
     }
 
     pub(crate) fn tell(&mut self, to: MemberId, message: &MemberMessage) {
-        self.output(Output::SendPeer { to, lane: Lane::Heartbeat, bytes: message.encode() });
+        self.output(Output::SendPeer { to, lane: Lane::Heartbeat, bytes: message.encode().into() });
     }
 
     /// This member is asked to take over.

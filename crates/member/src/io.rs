@@ -4,7 +4,7 @@ use crate::{MemberEvent, OperatorReply, OperatorRequest, OwnerNotice, TargetEven
 use holdfast_cluster::{MemberId, TargetId};
 use holdfast_datapath::{Tables, WorkerCommand, WorkerEvent};
 use holdfast_packet::{Nanos, Side};
-use holdfast_replica::{Lane, WriteBatch};
+use holdfast_replica::{Lane, MessageBytes, WriteBatch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ pub enum Output {
         /// Which connection to use, so that a snapshot delays no heartbeat.
         lane: Lane,
         /// The message.
-        bytes: Vec<u8>,
+        bytes: MessageBytes,
     },
     /// Write and sync, then report [`Input::Persisted`] with the batch's number.
     Persist(WriteBatch),

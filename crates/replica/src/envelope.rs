@@ -6,15 +6,19 @@
 //! ```
 //! All numbers little endian. What members tell each other beside Raft ([`Note`]) rides in
 //! heartbeats and their answers, as field 1000 of the Raft message, which raft-rs does not know and
-//! earlier releases ignore. The transport under it is mutual TLS: the peer is authenticated,
+//! earlier releases ignore. The content of a snapshot comes last, so that it can be sent without being
+//! copied into the message ([`MessageBytes`]). The transport under it is mutual TLS: the peer is authenticated,
 //! but its bytes are checked all the same.
 
+use crate::MessageBytes;
 use crate::output::Lane;
+use bytes::Bytes;
 use holdfast_cluster::MemberId;
 use holdfast_packet::Nanos;
 use prost::Message as _;
+use prost::encoding::encode_varint;
 use protobuf::Message as _;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Message, MessageType, Snapshot};
 use std::fmt;
 
 const VERSION: u8 = 1;
@@ -23,6 +27,11 @@ const FLAG_ECHO: u8 = 1;
 
 /// The field of a Raft message that raft-rs leaves to others.
 const NOTE_FIELD: u32 = 1_000;
+
+/// The field of a Raft message that holds a snapshot, and that of a snapshot which holds its content, each
+/// with the wire type of what has a length.
+const SNAPSHOT_KEY: u8 = 9 << 3 | 2;
+const SNAPSHOT_DATA_KEY: u8 = 1 << 3 | 2;
 
 /// Bytes of the largest message: a snapshot with its header.
 pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -117,10 +126,11 @@ impl fmt::Debug for Envelope {
 }
 
 impl Envelope {
-    pub(crate) fn encode(mut self) -> Result<Vec<u8>, MessageError> {
+    pub(crate) fn encode(mut self) -> Result<MessageBytes, MessageError> {
         if let Some(note) = self.note.take() {
             note.put_into(&mut self.message);
         }
+        let mut snapshot = self.message.snapshot.take();
         let body_len = self.message.compute_size() as usize;
         let mut bytes = Vec::with_capacity(HEADER_LEN.saturating_add(body_len));
         let flags = if self.echo.is_some() { FLAG_ECHO } else { 0 };
@@ -130,7 +140,11 @@ impl Envelope {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         self.message.write_to_vec(&mut bytes).map_err(|_| MessageError::Malformed)?;
-        Ok(bytes)
+        let tail = match &mut snapshot {
+            Some(snapshot) => put_snapshot(snapshot, &mut bytes)?,
+            None => Bytes::new(),
+        };
+        Ok(MessageBytes::new(bytes, tail))
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
@@ -159,6 +173,22 @@ impl Envelope {
             message,
         })
     }
+}
+
+/// Ends a message with a snapshot, but for the snapshot's content, which is given back and belongs behind
+/// it.
+fn put_snapshot(snapshot: &mut Snapshot, bytes: &mut Vec<u8>) -> Result<Bytes, MessageError> {
+    let data = std::mem::take(&mut snapshot.data);
+    // What is empty is not written: this is all but the content.
+    let rest = snapshot.write_to_bytes().map_err(|_| MessageError::Malformed)?;
+    let mut data_head = vec![SNAPSHOT_DATA_KEY];
+    encode_varint(data.len() as u64, &mut data_head);
+    let length = rest.len().saturating_add(data_head.len()).saturating_add(data.len());
+    bytes.push(SNAPSHOT_KEY);
+    encode_varint(length as u64, bytes);
+    bytes.extend(rest);
+    bytes.extend(data_head);
+    Ok(data)
 }
 
 /// The lane a message travels in, so that a long append does not delay a heartbeat; `None` for
@@ -202,26 +232,50 @@ mod tests {
     #[test]
     fn an_envelope_survives_the_wire() {
         let envelope = sample();
-        let bytes = envelope.clone().encode().unwrap();
+        let bytes = envelope.clone().encode().unwrap().into_vec();
         assert_eq!(Envelope::decode(&bytes).unwrap(), envelope);
     }
 
     #[test]
+    fn a_snapshot_is_at_the_end_of_its_message_and_not_copied_into_it() {
+        for length in [0, 1, 127, 128, 100_000] {
+            let mut envelope = sample();
+            envelope.note = None;
+            envelope.message.set_msg_type(MessageType::MsgSnapshot);
+            let content = Bytes::from(vec![7; length]);
+            let snapshot = envelope.message.mut_snapshot();
+            snapshot.data = content.clone();
+            snapshot.mut_metadata().index = 300;
+            snapshot.mut_metadata().mut_conf_state().voters = vec![1, 2];
+            let bytes = envelope.clone().encode().unwrap();
+            let mut tail = Vec::new();
+            bytes.copy_piece(bytes.len() - length, length, &mut tail);
+            assert_eq!(tail, content);
+            let bytes = bytes.into_vec();
+            assert!(Envelope::decode(&bytes).unwrap() == envelope, "{length} bytes");
+            // And as the releases before wrote it.
+            let plain = envelope.message.write_to_bytes().unwrap();
+            assert_eq!(Message::parse_from_bytes(&plain).unwrap(), envelope.message);
+            assert_eq!(bytes.len() - HEADER_LEN, plain.len() + usize::from(length == 0) * 2);
+        }
+    }
+
+    #[test]
     fn a_note_is_a_field_that_earlier_releases_skip() {
-        let bytes = sample().encode().unwrap();
+        let bytes = sample().encode().unwrap().into_vec();
         let (_, body) = bytes.split_first_chunk::<HEADER_LEN>().unwrap();
         let mut message = Message::parse_from_bytes(body).unwrap();
         assert!(message.unknown_fields.get(NOTE_FIELD).is_some());
         message.unknown_fields = protobuf::UnknownFields::new();
         assert_eq!(message, sample().message);
         // And a message without one, as they send it, is taken.
-        let bytes = Envelope { note: None, ..sample() }.encode().unwrap();
+        let bytes = Envelope { note: None, ..sample() }.encode().unwrap().into_vec();
         assert_eq!(Envelope::decode(&bytes).unwrap().note, None);
     }
 
     #[test]
     fn every_truncation_and_a_foreign_version_are_refused_or_differ() {
-        let bytes = sample().encode().unwrap();
+        let bytes = sample().encode().unwrap().into_vec();
         for length in 0..HEADER_LEN {
             assert!(Envelope::decode(&bytes[..length]).is_err(), "{length} bytes");
         }

@@ -47,6 +47,7 @@ mod envelope;
 mod force;
 pub mod lease;
 mod members;
+mod message_bytes;
 mod output;
 pub mod ready;
 mod replica;
@@ -62,6 +63,7 @@ pub mod wal;
 pub use config::{Compaction, Config, ProposeError, ReplicaError, TransferError};
 pub use envelope::{ENVELOPE_BYTES_MAX, MessageError};
 pub use force::force_quorum;
+pub use message_bytes::MessageBytes;
 pub use output::{
     Checkpoint, EntryKind, HardState, Lane, LogEntry, Output, Recovered, Role, SnapshotImage,
     WriteBatch,

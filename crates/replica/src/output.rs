@@ -1,6 +1,6 @@
 //! What a replica asks the shell to do, and what the shell stores for it.
 
-use crate::{ReplicaError, SnapshotData};
+use crate::{MessageBytes, ReplicaError, SnapshotData};
 use bytes::Bytes;
 use holdfast_cluster::{Command, Effect, MemberId};
 use holdfast_packet::Nanos;
@@ -16,7 +16,7 @@ pub enum Output {
         /// The connection to use.
         lane: Lane,
         /// What to hand to its [`crate::Replica::handle_message`].
-        bytes: Vec<u8>,
+        bytes: MessageBytes,
     },
     /// Store a batch, in the order of the numbers, and answer with
     /// [`crate::Replica::persisted`] once it is synced (where `must_sync` asks for it).
@@ -65,10 +65,7 @@ pub enum Output {
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // The bytes may carry log entries, and those carry keys.
-            Self::Send { to, lane, bytes } => {
-                write!(f, "Send({lane:?} to {to}, {} bytes)", bytes.len())
-            }
+            Self::Send { to, lane, bytes } => write!(f, "Send({lane:?} to {to}, {bytes:?})"),
             Self::Persist(batch) => batch.fmt(f),
             Self::Applied { index, term, command, effects } => {
                 write!(f, "Applied({term}/{index}, {command:?}, {effects:?})")

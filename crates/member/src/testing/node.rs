@@ -339,7 +339,9 @@ impl Node {
     fn carry_out(&mut self, now: Nanos, wishes: &mut Wishes) {
         while let Some(output) = self.member.poll_output() {
             match output {
-                Output::SendPeer { to, lane, bytes } => wishes.messages.push((to, lane, bytes)),
+                Output::SendPeer { to, lane, bytes } => {
+                    wishes.messages.push((to, lane, bytes.into_vec()));
+                }
                 Output::Persist(_) if self.disk_failed => {}
                 Output::Persist(batch) => {
                     wishes.writes.push(batch.number);

@@ -548,7 +548,7 @@ impl Network {
 
     fn carry_out(&mut self, id: MemberId, output: Output) {
         match output {
-            Output::Send { to, lane, bytes } => self.transmit(id, to, lane, bytes),
+            Output::Send { to, lane, bytes } => self.transmit(id, to, lane, bytes.into_vec()),
             Output::Persist(batch) => self.store(id, &batch),
             Output::Applied { index, term, effects, .. } => {
                 self.note_hash(id, index);

@@ -181,6 +181,7 @@ fn heartbeat(sent: Nanos) -> Vec<u8> {
     Envelope { from: TWO, term: 2, sent, echo: None, promise_ns, note: None, message }
         .encode()
         .unwrap()
+        .into_vec()
 }
 
 #[test]

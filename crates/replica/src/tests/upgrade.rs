@@ -55,7 +55,7 @@ fn follower_with(data: Vec<u8>) -> (Replica, Vec<Output>) {
     let sent = Nanos::from_ms(100);
     let envelope =
         Envelope { from: TWO, term: 2, sent, echo: None, promise_ns, note: None, message };
-    replica.handle_message(sent, TWO, &envelope.encode().unwrap()).unwrap();
+    replica.handle_message(sent, TWO, &envelope.encode().unwrap().into_vec()).unwrap();
     let mut outputs = Vec::new();
     while let Some(output) = replica.poll_output() {
         if let Output::Persist(batch) = &output {
