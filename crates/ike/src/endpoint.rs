@@ -58,6 +58,8 @@ pub struct Ike {
     /// Closed IKE SAs, which only repeat their last answer.
     pub(crate) departed: BTreeMap<IkeSpi, IkeSa>,
     departed_until: VecDeque<(Nanos, IkeSpi)>,
+    /// Forgotten IKE SAs whose memory is still to be wiped and freed.
+    discarded: Vec<BTreeMap<IkeSpi, IkeSa>>,
     /// The IKE SA of every Child SA; SPIs reserved for exchanges under way included.
     pub(crate) child_owners: BTreeMap<Spi, IkeSpi>,
     pub(crate) cookies: CookieJar,
@@ -109,6 +111,7 @@ impl Ike {
             initiation_timers: BTreeSet::new(),
             departed: BTreeMap::new(),
             departed_until: VecDeque::new(),
+            discarded: Vec::new(),
             child_owners: BTreeMap::new(),
             cookies,
             counters: IkeCounters::default(),
@@ -258,8 +261,14 @@ impl Ike {
     }
 
     /// Forgets everything, steps not yet polled included: for a member that is not the owner any more.
+    ///
+    /// Nothing is known of the IKE SAs from now on. Their keys are wiped by
+    /// [`wipe_some`](Self::wipe_some): with a hundred thousand of them that takes longer than a lease lasts.
     pub fn clear(&mut self) {
-        self.sas.clear();
+        let forgotten = std::mem::take(&mut self.sas);
+        if !forgotten.is_empty() {
+            self.discarded.push(forgotten);
+        }
         self.half_open.clear();
         self.initiations.clear();
         self.initiation_timers.clear();
@@ -270,6 +279,22 @@ impl Ike {
         self.ready.clear();
         self.outcomes.clear();
         self.step = Step::default();
+    }
+
+    /// Wipes and frees at most `most` of the IKE SAs forgotten by [`clear`](Self::clear).
+    pub fn wipe_some(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some(map) = self.discarded.last_mut() else { return };
+            if map.pop_first().is_none() {
+                self.discarded.pop();
+            }
+        }
+    }
+
+    /// Whether [`wipe_some`](Self::wipe_some) has something to do.
+    #[must_use]
+    pub fn has_unwiped(&self) -> bool {
+        !self.discarded.is_empty()
     }
 
     /// What happened so far.

@@ -130,6 +130,9 @@ pub const WARM_PAUSE_MS: u64 = 2;
 /// IKE SAs loaded in one call after a takeover, for the same reason.
 pub const LOAD_IKE_SAS_PER_ROUND: usize = 128;
 
+/// IKE SAs wiped in one call after an ownership ended: a millisecond.
+pub const WIPE_IKE_SAS_PER_ROUND: usize = 256;
+
 /// Records carried on by one entry after a takeover: some kilobytes, so that a grant behind it is
 /// not late. One entry is in the log at a time, so a commit of a millisecond carries on a million
 /// records per second at most, and a slow one slows this down before anything else.

@@ -241,6 +241,7 @@ impl Member {
             self.review_next_hops(now);
         }
         self.warming.step(now, self.replica.state());
+        self.ike.wipe_some(limits::WIPE_IKE_SAS_PER_ROUND);
         self.expire_operations(now);
         self.settle(now);
     }
@@ -260,6 +261,7 @@ impl Member {
             self.storage_failure_due(),
             Some(self.next_hop_review),
             self.warming.due(),
+            self.ike.has_unwiped().then_some(Nanos::ZERO),
         ];
         let leading = self.leading_deadline();
         always.into_iter().flatten().chain(leading).min()

@@ -159,3 +159,15 @@ fn nothing_printable_contains_key_material() {
     }
     assert!(!text.contains("a key of the tests"));
 }
+
+#[test]
+fn what_is_forgotten_is_unknown_at_once_and_wiped_piece_by_piece() {
+    let mut pair = connected(33);
+    assert_eq!((pair.gateway.sas().count(), pair.gateway.has_unwiped()), (1, false));
+    pair.gateway.clear();
+    assert_eq!((pair.gateway.sas().count(), pair.gateway.has_unwiped()), (0, true));
+    pair.gateway.wipe_some(1);
+    assert!(pair.gateway.has_unwiped(), "whether there was another one shows with the next");
+    pair.gateway.wipe_some(1);
+    assert!(!pair.gateway.has_unwiped());
+}
