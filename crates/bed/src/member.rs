@@ -147,6 +147,18 @@ impl Status {
         list.map_or((0, 0), |all| (all.len(), all.iter().filter(ready).count()))
     }
 
+    /// Whether every member that may own said that it is fit: its ports have links, its workers
+    /// poll, and every SA is made ready there.
+    pub fn all_fit(&self) -> bool {
+        let members = self.0.pointer("/cluster/members").and_then(Value::as_array);
+        let text =
+            |member: &Value, name| member.get(name).and_then(Value::as_str).map(str::to_owned);
+        let witness = |member: &Value| member.get("witness").and_then(Value::as_bool) == Some(true);
+        members.is_some_and(|members| {
+            members.iter().all(|m| witness(m) || text(m, "fitness").as_deref() == Some("fit"))
+        })
+    }
+
     fn number(&self, pointer: &str) -> Option<u64> {
         self.0.pointer(pointer).and_then(Value::as_u64)
     }
@@ -446,6 +458,20 @@ remote_ts = [\"{CLIENT_INNER}/32\"]
         self.explain(ready)
     }
 
+    /// As [`wait_until_ready`](Self::wait_until_ready), and every member has made every SA ready:
+    /// with many of them that takes a second or two after a start.
+    ///
+    /// # Errors
+    /// When that does not happen within `limit`, or a member has ended.
+    pub fn wait_until_warm(&mut self, limit: Duration) -> Result<u8, BedError> {
+        let warm = wait_until("every member caught up and warm", limit, || {
+            self.expect_running()?;
+            let owner = self.ready_owner().ok().flatten();
+            Ok(owner.filter(|owner| self.status(*owner).is_ok_and(|status| status.all_fit())))
+        });
+        self.explain(warm)
+    }
+
     /// The owner, when every member has applied what is committed and every Child SA can be taken
     /// over.
     ///
@@ -558,7 +584,14 @@ mod tests {
         );
         assert_eq!((full.owner(), full.applied_index(), full.commit_index()), (Some(2), 7, 9));
         assert_eq!(full.child_sas(), (2, 1));
+        let fit = |one: &str| {
+            let members = r#"{"witness":false,"fitness":"fit"},{"witness":true,"fitness":""}"#;
+            status(&format!(r#"{{"cluster":{{"members":[{members},{one}]}}}}"#)).all_fit()
+        };
+        assert!(fit(r#"{"witness":false,"fitness":"fit"}"#));
+        assert!(!fit(r#"{"witness":false,"fitness":"warming up"}"#));
         let empty = status(r#"{"cluster":{"owner":null}}"#);
+        assert!(!empty.all_fit());
         assert_eq!((empty.owner(), empty.applied_index(), empty.child_sas()), (None, 0, (0, 0)));
     }
 }
