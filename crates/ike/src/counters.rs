@@ -133,6 +133,8 @@ pub struct IkeCounters {
     pub child_rekeys: u64,
     /// IKE SAs rekeyed, by either side.
     pub ike_rekeys: u64,
+    /// Peers told that nothing has the SPI they send to.
+    pub disowned: u64,
     /// Responses repeated for a repeated request.
     pub repeated_responses: u64,
     /// Requests of our own sent again.

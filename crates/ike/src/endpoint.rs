@@ -1,6 +1,7 @@
 //! The machine: inputs in, steps out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
 
 use holdfast_ipsec::Spi;
 use holdfast_packet::Nanos;
@@ -66,6 +67,8 @@ pub struct Ike {
     pub(crate) counters: IkeCounters,
     pub(crate) step: Step,
     timers: BTreeSet<(Nanos, IkeSpi)>,
+    /// IKE SAs by where their peers are.
+    pub(crate) places: BTreeSet<(Ipv4Addr, IkeSpi)>,
     ready: VecDeque<Ready>,
     pub(crate) outcomes: VecDeque<Outcome>,
     readies: u64,
@@ -117,6 +120,7 @@ impl Ike {
             counters: IkeCounters::default(),
             step: Step::default(),
             timers: BTreeSet::new(),
+            places: BTreeSet::new(),
             ready: VecDeque::new(),
             outcomes: VecDeque::new(),
             readies: 0,
@@ -276,6 +280,7 @@ impl Ike {
         self.departed_until.clear();
         self.child_owners.clear();
         self.timers.clear();
+        self.places.clear();
         self.ready.clear();
         self.outcomes.clear();
         self.step = Step::default();
@@ -356,7 +361,7 @@ impl Ike {
         Ok(())
     }
 
-    fn ike_task(&mut self, now: Nanos, spi: IkeSpi, task: Task) -> Result<(), IkeError> {
+    pub(crate) fn ike_task(&mut self, now: Nanos, spi: IkeSpi, task: Task) -> Result<(), IkeError> {
         let sa = self.sas.get_mut(&spi).ok_or(IkeError::NoIkeSa(spi))?;
         match (sa.phase, task) {
             (Phase::Closing, _) => return Err(IkeError::Busy),
@@ -514,6 +519,12 @@ impl Ike {
             }
             sa.indexed = deadline;
         }
+        let place = *sa.path.remote.ip();
+        if sa.placed != Some(place) {
+            self.unplace(&mut sa);
+            self.places.insert((place, sa.local_spi));
+            sa.placed = Some(place);
+        }
         self.sas.insert(sa.local_spi, sa);
     }
 
@@ -523,6 +534,7 @@ impl Ike {
         if let Some(at) = sa.indexed.take() {
             self.timers.remove(&(at, spi));
         }
+        self.unplace(&mut sa);
         self.step.gone.insert(spi);
         for child in std::mem::take(&mut sa.children).into_keys() {
             self.child_owners.remove(&child);
@@ -536,6 +548,12 @@ impl Ike {
         if !sa.last_response.is_empty() && self.departed.len() < DEPARTED_MAX {
             self.departed_until.push_back((now.plus_ms(DEPARTED_MS), spi));
             self.departed.insert(spi, sa);
+        }
+    }
+
+    fn unplace(&mut self, sa: &mut IkeSa) {
+        if let Some(place) = sa.placed.take() {
+            self.places.remove(&(place, sa.local_spi));
         }
     }
 

@@ -312,6 +312,7 @@ impl Ike {
                 Task::CloseChild(spi) => self.close_children(now, sa, spi),
                 Task::RekeyChild(spi) => self.start_child_rekey(now, sa, spi),
                 Task::RekeyIke => self.start_ike_rekey(now, sa),
+                Task::Disown(stray) => self.send_disowning(now, sa, stray),
                 Task::Liveness => {
                     self.request(now, sa, (INFORMATIONAL, &Chain::new()), Pending::Liveness);
                 }

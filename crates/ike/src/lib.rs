@@ -40,6 +40,7 @@ mod config;
 mod cookie;
 mod counters;
 mod create_child;
+mod disown;
 mod endpoint;
 mod error;
 mod exchange;

@@ -1,7 +1,7 @@
 //! What is known about one established IKE SA.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use holdfast_crypto::{Group, PrivateKey};
 use holdfast_ipsec::{ChildSaParameters, Encapsulation, Spi};
@@ -103,7 +103,17 @@ pub(crate) enum Task {
     CloseChild(Spi),
     RekeyChild(Spi),
     RekeyIke,
+    Disown(Stray),
     Liveness,
+}
+
+/// An SPI that the peer still sends to and that names nothing here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stray {
+    /// A Child SA had it that is gone.
+    Deleted(Spi),
+    /// Nobody here knows it.
+    Unknown(Spi),
 }
 
 /// The peer's rekey of the SA that we are rekeying too (RFC 7296 sections 2.8.1 and 2.8.2).
@@ -198,6 +208,8 @@ pub(crate) struct IkeSa {
     pub(crate) response_fragments: Option<Reassembly>,
     /// The moment under which the endpoint's timer index knows this SA.
     pub(crate) indexed: Option<Nanos>,
+    /// The peer's address in the index of them.
+    pub(crate) placed: Option<Ipv4Addr>,
 }
 
 /// What a new IKE SA is made of; the rest starts at zero.
@@ -242,6 +254,7 @@ impl IkeSa {
             request_fragments: None,
             response_fragments: None,
             indexed: None,
+            placed: None,
         }
     }
 

@@ -112,6 +112,7 @@ impl Member {
                 gone.insert(spi);
                 self.carrying.held(now, RecordName::Child(spi), None);
                 self.warming.forget(spi);
+                self.strays.note(now, spi);
                 self.renewals.removed(spi);
                 self.activity.forget(spi);
                 self.grants.forget(spi);

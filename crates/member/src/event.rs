@@ -212,6 +212,15 @@ pub enum MemberEvent {
     SettlementVoid,
     /// A replicated command was refused by all members alike.
     CommandRefused(Refusal),
+    /// A peer sends to an SPI that names nothing here, and was told so inside its IKE SA.
+    SpiDisowned {
+        /// The SPI.
+        spi: Spi,
+        /// The source of what it sent.
+        peer: Ipv4Addr,
+        /// Whether a Child SA had it that is gone.
+        deleted: bool,
+    },
     /// The replicated records and the IKE machine disagreed; it was loaded anew from the records.
     IkeReloaded,
     /// The record of an IKE SA cannot be read, most likely because a newer release wrote it. Its
@@ -396,6 +405,10 @@ impl fmt::Display for MemberEvent {
             ),
             Self::SettlementVoid => f.write_str("the settled numbers contradict the records"),
             Self::CommandRefused(refusal) => write!(f, "command refused: {refusal}"),
+            Self::SpiDisowned { spi, peer, deleted } => {
+                let gone = if *deleted { "is gone" } else { "is unknown" };
+                write!(f, "{peer} sends to SPI {spi}, which {gone}, and was told so")
+            }
             Self::IkeReloaded => f.write_str("IKE SAs loaded anew from the replicated records"),
             Self::IkeUnreadable { reason } => f.write_str(reason),
             Self::PeerMessageRefused { from, reason } => {

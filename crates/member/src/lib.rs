@@ -76,6 +76,7 @@ mod renewal;
 mod renewals;
 mod status;
 mod store_list;
+mod strays;
 mod succession;
 mod suspicion;
 mod tables;

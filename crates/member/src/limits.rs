@@ -230,3 +230,16 @@ pub const OUTPUTS_MAX: usize = 65_536;
 /// Rounds of proposing and applying in one call; in a cluster of one each round applies what the
 /// last one proposed.
 pub const SETTLE_ROUNDS_MAX: usize = 1_024;
+
+/// SPIs of deleted Child SAs that are remembered: a peer that sends to one is told to delete its half.
+pub const GONE_SPIS_MAX: usize = 4_096;
+
+/// For so long after a Child SA is gone its last packets may still be on their way.
+pub const STRAGGLERS_MS: u64 = 2_000;
+
+/// Time between two times one peer is told that it sends to an SPI that names nothing here: what
+/// provokes it is not authentic.
+pub const STRAY_PAUSE_MS: u64 = 10_000;
+
+/// Peers told so in that time, each at the price of one commit and one exchange.
+pub const STRAY_PEERS_MAX: usize = 256;

@@ -21,6 +21,7 @@ use crate::operations::Operations;
 use crate::outbox::Outbox;
 use crate::ownership::Ownership;
 use crate::renewals::Renewals;
+use crate::strays::Strays;
 use crate::suspicion::Suspicion;
 use crate::tables::TablesKeeper;
 use crate::warming::Warming;
@@ -88,6 +89,7 @@ pub struct Member {
     /// When this member learnt who owns.
     pub(crate) owner_since: Option<Nanos>,
     pub(crate) suspicion: Suspicion,
+    pub(crate) strays: Strays,
     /// This owner has told that nobody could take over from it.
     pub(crate) alone: bool,
     pub(crate) quarantine_until: Nanos,
@@ -168,6 +170,7 @@ impl Member {
             refusals: BTreeMap::new(),
             owner_since: None,
             suspicion: Suspicion::default(),
+            strays: Strays::default(),
             alone: false,
             quarantine_until: now.plus_ns(config.timing.promise_ns()),
             propose_retry: Nanos::ZERO,

@@ -44,9 +44,9 @@ impl Member {
                 self.neighbours_mut(side).want(now, address, Interest::Wanted);
             }
             WorkerEvent::Flows(flows) => self.on_flows(worker, flows),
-            // Unauthenticated: answering would make us a reflector, and the peer's own liveness
-            // check finds out. Retired memory is freed by being dropped here.
-            WorkerEvent::UnknownSpi { .. } | WorkerEvent::Retired(_) | WorkerEvent::Sas(_) => {}
+            WorkerEvent::UnknownSpi { spi, source } => self.on_unknown_spi(now, spi, source),
+            // Retired memory is freed by being dropped here.
+            WorkerEvent::Retired(_) | WorkerEvent::Sas(_) => {}
             WorkerEvent::Stopped { number, sas, last } => {
                 self.on_stopped(now, (worker, number), sas, last);
             }

@@ -10,6 +10,7 @@ impl NotifyType {
     pub(crate) const UNSUPPORTED_CRITICAL_PAYLOAD: Self = Self(1);
     pub(crate) const INVALID_MAJOR_VERSION: Self = Self(5);
     pub(crate) const INVALID_SYNTAX: Self = Self(7);
+    pub(crate) const INVALID_SPI: Self = Self(11);
     pub(crate) const NO_PROPOSAL_CHOSEN: Self = Self(14);
     pub(crate) const INVALID_KE_PAYLOAD: Self = Self(17);
     pub(crate) const AUTHENTICATION_FAILED: Self = Self(24);

@@ -1,6 +1,7 @@
 //! Both ends in virtual time.
 
 mod collisions;
+mod disown;
 mod flows;
 mod hostile;
 mod initiate;

@@ -398,3 +398,34 @@ fn the_failure_of_an_owner_is_told_once_with_its_cause_and_a_handover_is_none() 
     assert_eq!(owner_then.member, third);
     assert_lawful(&mut world);
 }
+
+#[test]
+fn a_peer_that_sends_to_an_sa_that_is_gone_is_told_now_and_then_by_the_owner_alone() {
+    let mut world = connected(Setup { peers: 2, ..Setup::default() });
+    world.run_for_ms(500);
+    let now = world.now();
+    world.peers_mut()[0].rekey(now);
+    world.run_for_ms(3_000);
+    let told = |world: &World| count(world, |e| matches!(e, MemberEvent::SpiDisowned { .. }));
+    assert_eq!(told(&world), 0, "stragglers of a rekey are nothing to speak of");
+    // Everything it ever sent once more, by whoever: among it packets of the SA that is gone.
+    let (first, sa) = (owner(&world), world.peers()[0].sending());
+    for _ in 0..5 {
+        world.replay_everything();
+        world.run_for_ms(1_000);
+    }
+    assert_eq!(told(&world), 1, "once in ten seconds");
+    let deleted =
+        |event: &MemberEvent| matches!(event, MemberEvent::SpiDisowned { deleted: true, .. });
+    assert_eq!(count(&world, deleted), 1);
+    let counters = world.nodes().map(|(id, node)| (id, node.member().ike_counters().disowned));
+    for (id, disowned) in counters {
+        assert_eq!(disowned, u64::from(id == first), "member {id}");
+    }
+    assert_eq!(world.peers()[0].sending(), sa, "what is in use is not touched");
+    world.run_for_ms(6_000);
+    world.replay_everything();
+    world.run_for_ms(1_000);
+    assert_eq!(told(&world), 2, "and again after them");
+    assert_lawful(&mut world);
+}
