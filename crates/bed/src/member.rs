@@ -409,7 +409,8 @@ remote_ts = [\"{CLIENT_INNER}/32\"]
         self.ask(number, &["status"]).map(Status)
     }
 
-    /// Runs the operator's tool against member `number` and yields its JSON.
+    /// Runs the operator's tool against member `number` and yields its JSON. A question is answered by
+    /// a degraded member too; an order it refuses as degraded was not carried out.
     ///
     /// # Errors
     /// When the tool fails or answers no JSON.
@@ -418,7 +419,9 @@ remote_ts = [\"{CLIENT_INNER}/32\"]
         let member = member.ok_or_else(|| no_member(number))?;
         let mut command = Command::new(&self.options.programs.holdfast);
         command.arg("--json").arg("--socket").arg(&member.socket).args(request);
-        let answer = finish_with("holdfast", &mut command, None, &[0, EXIT_DEGRADED])?;
+        let order = request.first() == Some(&"handover");
+        let well: &[i32] = if order { &[0] } else { &[0, EXIT_DEGRADED] };
+        let answer = finish_with("holdfast", &mut command, None, well)?;
         serde_json::from_str(&answer).map_err(|e| BedError::Answer {
             program: format!("holdfast {}", request.join(" ")),
             detail: format!("{e}: {answer}"),

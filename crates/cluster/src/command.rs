@@ -149,9 +149,20 @@ impl Command {
     #[must_use]
     pub fn level(&self) -> u32 {
         match self {
-            Self::Members(MemberCommand::RaiseLevel(_)) | Self::Noop => crate::level::FIRST,
+            // Nothing was released before these: the first level is all of them. Whoever adds a
+            // command is asked here for the level of its release. (An owner settles only once all
+            // members have told the level for it, and hands over without it before.)
+            Self::Noop
+            | Self::Members(MemberCommand::RaiseLevel(_))
+            | Self::TakeOwnership { .. }
+            | Self::Ike { .. }
+            | Self::CarryOn { .. }
+            | Self::Hold { .. }
+            | Self::Grant { .. }
+            | Self::SetMarkSecret { .. }
+            | Self::Settle { .. }
+            | Self::SetTarget { .. } => crate::level::FIRST,
             Self::Members(_) => crate::level::MEMBERSHIP,
-            _ => crate::level::FIRST,
         }
     }
 

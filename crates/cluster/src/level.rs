@@ -13,7 +13,8 @@
 /// What this release can read and write.
 pub const LEVEL: u32 = MEMBERSHIP;
 
-/// What there was before levels were told.
+/// What there was before levels were told: every command but those about members. Nothing has been
+/// released yet, so whoever adds a command gives it the level of its release (`Command::level`).
 pub const FIRST: u32 = 1;
 
 /// An owner that hands over settles: [`crate::settlement`].
