@@ -228,6 +228,19 @@ fn decapsulate<B: PacketBuf>(
     outer_ecn: u8,
 ) -> Result<(), DropReason> {
     narrow(buf, opened.inner.start, opened.inner.len());
+    // An outer header without a mark changes nothing.
+    if outer_ecn == ECN_NOT_ECT
+        && let Some(header) = buf.bytes_mut().first_chunk_mut()
+        && ipv4::take_hop(header) == ipv4::Hop::Taken
+    {
+        return Ok(());
+    }
+    decapsulate_with_care(buf, outer_ecn)
+}
+
+/// The same for every packet, with a reason for those that go no further.
+#[inline(never)]
+fn decapsulate_with_care<B: PacketBuf>(buf: &mut B, outer_ecn: u8) -> Result<(), DropReason> {
     let inner = checked_packet(buf.bytes()).map_err(|reason| match reason {
         DropReason::BadChecksum => reason,
         _ => DropReason::InnerMalformed,

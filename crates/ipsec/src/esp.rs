@@ -50,16 +50,22 @@ impl AeadInput {
         salt: [u8; SALT_LEN],
         iv: [u8; 8],
     ) -> Self {
-        let [s0, s1, s2, s3] = spi.get().to_be_bytes();
-        let [h0, h1, h2, h3, l0, l1, l2, l3] = sequence.to_be_bytes();
+        // Word by word, not octet by octet: this is done for each packet.
+        let (mut nonce, mut aad) = ([0; NONCE_LEN], [0; AAD_LEN_MAX]);
+        if let Some((front, rest)) = nonce.split_first_chunk_mut() {
+            *front = salt;
+            rest.copy_from_slice(&iv);
+        }
         // RFC 4106 section 5: the 64-bit number goes in whole, high half first.
-        let (aad, aad_len) = match width {
-            Width::Bits32 => ([s0, s1, s2, s3, l0, l1, l2, l3, 0, 0, 0, 0], 8),
-            Width::Esn => ([s0, s1, s2, s3, h0, h1, h2, h3, l0, l1, l2, l3], AAD_LEN_MAX),
+        let (number, aad_len) = match width {
+            Width::Bits32 => (sequence << 32, AAD_LEN_MAX - 4),
+            Width::Esn => (sequence, AAD_LEN_MAX),
         };
-        let [a, b, c, d] = salt;
-        let [i0, i1, i2, i3, i4, i5, i6, i7] = iv;
-        Self { nonce: [a, b, c, d, i0, i1, i2, i3, i4, i5, i6, i7], aad, aad_len }
+        if let Some((front, rest)) = aad.split_first_chunk_mut() {
+            *front = spi.get().to_be_bytes();
+            rest.copy_from_slice(&number.to_be_bytes());
+        }
+        Self { nonce, aad, aad_len }
     }
 
     #[inline]

@@ -207,10 +207,16 @@ impl OutboundSa {
 
     #[inline]
     fn write_around(&self, esp: &mut [u8], padding: usize, iv: &[u8; 8]) {
-        let [a, b, c, d] = self.spi.get().to_be_bytes();
-        let [i0, i1, i2, i3, s0, s1, s2, s3] = *iv;
-        if let Some(header) = esp.first_chunk_mut::<ESP_HEADER_LEN>() {
-            *header = [a, b, c, d, s0, s1, s2, s3, i0, i1, i2, i3, s0, s1, s2, s3];
+        if let Some((spi, rest)) = esp.split_first_chunk_mut() {
+            *spi = self.spi.get().to_be_bytes();
+            if let (Some((low, rest)), Some(half)) =
+                (rest.split_first_chunk_mut::<4>(), iv.last_chunk())
+            {
+                *low = *half;
+                if let Some(front) = rest.first_chunk_mut() {
+                    *front = *iv;
+                }
+            }
         }
         // Whole words are cheaper than the right number of octets; what is too much lies where the
         // ICV will be.

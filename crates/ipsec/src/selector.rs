@@ -150,29 +150,69 @@ impl Selectors {
 /// without a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PairOfSelectors {
-    local: TrafficSelector,
-    remote: TrafficSelector,
+    local: Ranges,
+    remote: Ranges,
+}
+
+/// One selector as two comparisons: what is not above a span from the first one on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ranges {
+    first: u32,
+    span: u32,
+    first_port: u16,
+    port_span: u16,
+    /// 0 for any.
+    protocol: u8,
+    any_port: bool,
+}
+
+impl Ranges {
+    /// `None` for a selector that takes nothing, or ports that cannot be seen.
+    fn of(selector: &TrafficSelector) -> Option<Self> {
+        let (first, last) = (selector.addresses.0.to_bits(), selector.addresses.1.to_bits());
+        let (first_port, last_port) = selector.ports;
+        Some(Self {
+            first,
+            span: last.checked_sub(first)?,
+            first_port,
+            port_span: last_port.checked_sub(first_port)?,
+            protocol: selector.protocol,
+            any_port: selector.ports == TrafficSelector::ANY_PORT,
+        })
+    }
+
+    /// As [`TrafficSelector::contains`].
+    #[inline]
+    const fn contains(&self, protocol: u8, address: Ipv4Addr, port: u16) -> bool {
+        address.to_bits().wrapping_sub(self.first) <= self.span
+            && (self.protocol == 0 || self.protocol == protocol)
+            && (self.any_port
+                || (matches!(protocol, TCP | UDP)
+                    && port.wrapping_sub(self.first_port) <= self.port_span))
+    }
 }
 
 impl PairOfSelectors {
-    /// `None` when one of the sides has more than one selector, or none.
+    /// `None` when one of the sides has more than one selector, or none, or an odd one.
     pub(crate) fn of(selectors: &Selectors) -> Option<Self> {
         match (&*selectors.local, &*selectors.remote) {
-            ([local], [remote]) => Some(Self { local: *local, remote: *remote }),
+            ([local], [remote]) => {
+                Some(Self { local: Ranges::of(local)?, remote: Ranges::of(remote)? })
+            }
             _ => None,
         }
     }
 
     /// As [`Selectors::matches_outbound`].
     #[inline]
-    pub(crate) fn matches_outbound(&self, flow: &FlowKey) -> bool {
+    pub(crate) const fn matches_outbound(&self, flow: &FlowKey) -> bool {
         self.local.contains(flow.protocol, flow.src, flow.src_port)
             && self.remote.contains(flow.protocol, flow.dst, flow.dst_port)
     }
 
     /// As [`Selectors::matches_inbound`].
     #[inline]
-    pub(crate) fn matches_inbound(&self, flow: &FlowKey) -> bool {
+    pub(crate) const fn matches_inbound(&self, flow: &FlowKey) -> bool {
         self.local.contains(flow.protocol, flow.dst, flow.dst_port)
             && self.remote.contains(flow.protocol, flow.src, flow.src_port)
     }

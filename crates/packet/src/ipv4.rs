@@ -195,6 +195,31 @@ pub fn decrement_ttl(bytes: &mut [u8]) -> Option<u8> {
     Some(ttl.wrapping_sub(1))
 }
 
+/// What [`take_hop`] says of a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hop {
+    /// One hop was taken off.
+    Taken,
+    /// It is not one without options whose checksum adds up, of a whole packet with hops left;
+    /// nothing has changed.
+    Other,
+}
+
+/// [`View::checksum_is_valid`], not [`View::is_fragment`] and [`decrement_ttl`] in one, for the header
+/// that nearly all packets have.
+#[inline]
+pub fn take_hop(header: &mut [u8; HEADER_LEN]) -> Hop {
+    let [first, _, _, _, _, _, flags, offset, ttl, ..] = *header;
+    let is_fragment = flags & !(DONT_FRAGMENT >> 8) as u8 != 0 || offset != 0;
+    if first != 0x45 || is_fragment || ttl <= 1 || !checksum::header_is_valid(header) {
+        return Hop::Other;
+    }
+    match decrement_ttl(header) {
+        Some(_) => Hop::Taken,
+        None => Hop::Other,
+    }
+}
+
 /// Overwrites the explicit congestion notification of the packet in `bytes` with the low 2 bits of
 /// `ecn` and updates the checksum; no effect on less than a header.
 #[inline]
@@ -370,6 +395,33 @@ mod tests {
         let view = View::parse(&bytes).unwrap();
         assert_eq!((view.ecn(), view.dscp()), (3, 0));
         assert!(view.checksum_is_valid());
+    }
+
+    proptest! {
+        #[test]
+        fn a_hop_is_taken_where_each_check_allows_it(
+            tos: u8, flags in prop::sample::select(vec![0, 0x2000, 0x4000, 0x8000, 0x0001, 0x0100]),
+            ttl in 0u8..4, first in prop::sample::select(vec![0x45, 0x46, 0x65]), flip: bool,
+        ) {
+            let mut header = Repr { ttl, ..repr() }.bytes();
+            (header[0], header[1]) = (first, tos);
+            header[6..8].copy_from_slice(&u16::to_be_bytes(flags));
+            header[10..12].fill(0);
+            let sum = checksum::checksum(&header) ^ u16::from(flip);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            let packet = [header.as_slice(), &[0; 40]].concat();
+            let mut stepwise = packet;
+            let reserved_or_fragment = flags & !DONT_FRAGMENT != 0;
+            let allowed = first == 0x45
+                && !reserved_or_fragment
+                && Sum::new().with(&header).is_valid()
+                && decrement_ttl(&mut stepwise).is_some();
+            let mut at_once = header;
+            let taken = take_hop(&mut at_once) == Hop::Taken;
+            prop_assert_eq!(taken, allowed);
+            let expected = if allowed { &stepwise[..HEADER_LEN] } else { &header[..] };
+            prop_assert_eq!(&at_once[..], expected);
+        }
     }
 
     #[test]
