@@ -73,6 +73,11 @@ impl Options {
         options
     }
 
+    /// The figures that are kept are those of all rows.
+    fn is_all(&self) -> bool {
+        self.only.is_empty() && self.implementation.is_none() && !self.quick
+    }
+
     fn wants(&self, row: &str) -> bool {
         self.only.iter().all(|word| row.split(' ').any(|part| part == word))
     }
@@ -94,7 +99,7 @@ fn main() {
             rows.extend(measured);
         }
     }
-    report::write(&rows, options.json.as_deref(), options.results, tsc);
+    report::write(&rows, options.json.as_deref(), options.results && options.is_all(), tsc);
 }
 
 /// Every row's load, in the order of the table.
