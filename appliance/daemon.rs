@@ -7,6 +7,7 @@ use crate::store::{Store, StoreError};
 use crate::worker::{self, WorkerError, WorkerPlan, WorkerSet};
 use crate::{clock, config, stats};
 use holdfast_cluster::{Incarnation, MemberId, TargetId};
+use holdfast_crypto::{CryptoError, Level};
 use holdfast_datapath::{LeaseCell, Prefix, TablesPublisher};
 use holdfast_ike::IkeConfig;
 use holdfast_ipsec::TrafficSelector;
@@ -23,7 +24,7 @@ use zeroize::Zeroizing;
 pub enum DaemonError {
     /// The cryptography does not compute what it should.
     #[error("the self-test of the cryptography failed: {0}")]
-    SelfTest(holdfast_crypto::CryptoError),
+    SelfTest(CryptoError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -72,13 +73,25 @@ pub fn start_log(log: &config::Log) {
 /// # Errors
 /// [`DaemonError`] says what the daemon could not do without.
 pub fn run(config: Config) -> Result<(), DaemonError> {
-    holdfast_crypto::self_test().map_err(DaemonError::SelfTest)?;
+    choose_aead(config.dpdk.aead).map_err(DaemonError::SelfTest)?;
     // Before anything else that another member could hear of: who starts is somebody new.
     let store = open_store(&config)?;
     let parts = assemble(config, store)?;
     Controller::new(parts).map_err(io("controller"))?.run()?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Settles on an implementation of AES-GCM, before the first key is expanded.
+fn choose_aead(configured: Option<Level>) -> Result<(), CryptoError> {
+    let (fastest, broken) = Level::fastest();
+    for (level, error) in broken {
+        tracing::warn!(%level, %error, "this AES-GCM gives wrong answers here and is not used");
+    }
+    let level = configured.unwrap_or(fastest);
+    level.choose()?;
+    tracing::info!(%level, "AES-GCM gives the known answers");
+    holdfast_crypto::self_test()
 }
 
 fn open_store(config: &Config) -> Result<Store, StoreError> {

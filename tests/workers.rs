@@ -163,7 +163,7 @@ fn tables(set: &WorkerSet) -> Tables {
 
 fn dpdk(memory_mb: u32) -> config::Dpdk {
     let (hugepages, idle) = (config::Hugepages::Off, config::Idle::Adaptive);
-    config::Dpdk { hugepages, memory_mb, cpus: Vec::new(), idle }
+    config::Dpdk { hugepages, memory_mb, cpus: Vec::new(), idle, aead: None }
 }
 
 fn member_namespace(name: &str) -> Option<Namespace> {

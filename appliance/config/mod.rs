@@ -197,6 +197,8 @@ pub struct Dpdk {
     pub cpus: Vec<usize>,
     /// What a worker does when there is nothing to do.
     pub idle: Idle,
+    /// The implementation of AES-GCM; `None` takes the fastest that works here.
+    pub aead: Option<holdfast_crypto::Level>,
 }
 
 /// Whether to use huge pages.

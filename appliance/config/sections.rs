@@ -7,7 +7,7 @@ use super::{
     Local, Log, LogFormat, MEMBERS_MAX, Member, Peer, Port, Prefix, Problem, QUEUES_MAX, Role,
     TARGETS_MAX, Takeover, Target, Timing, check,
 };
-use holdfast_crypto::SecretBytes;
+use holdfast_crypto::{Level, SecretBytes};
 use holdfast_dpdk_wrap::Device;
 use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal, TakeoverPolicy};
 use holdfast_member::Takeback;
@@ -288,21 +288,27 @@ fn local(s: Section<'_, '_>) -> Option<Local> {
 impl Default for Dpdk {
     fn default() -> Self {
         let (hugepages, idle) = (Hugepages::Auto, Idle::Adaptive);
-        Self { hugepages, memory_mb: 64, cpus: Vec::new(), idle }
+        Self { hugepages, memory_mb: 64, cpus: Vec::new(), idle, aead: None }
     }
 }
 
 fn dpdk(s: Section<'_, '_>, places: &mut Places) -> Dpdk {
     const HUGEPAGES: &[(&str, Hugepages)] = &[("auto", Hugepages::Auto), ("off", Hugepages::Off)];
     const IDLES: &[(&str, Idle)] = &[("busy", Idle::Busy), ("adaptive", Idle::Adaptive)];
+    const AEADS: &[(&str, Option<Level>)] = &[
+        ("auto", None),
+        (Level::Vaes512.name(), Some(Level::Vaes512)),
+        (Level::Portable.name(), Some(Level::Portable)),
+    ];
     let default = Dpdk::default();
     let hugepages = s.or("hugepages", default.hugepages, word(HUGEPAGES)).value;
     let memory_mb = s.or("memory_mb", default.memory_mb, number(32, 1 << 20)).value;
     let cpus = s.or("cpus", default.cpus, list(number(0, 1_023)));
     let idle = s.or("idle", default.idle, word(IDLES)).value;
+    let aead = s.or("aead", default.aead, word(AEADS)).value;
     s.finish();
     places.cpus = cpus.offset;
-    Dpdk { hugepages, memory_mb, cpus: cpus.value, idle }
+    Dpdk { hugepages, memory_mb, cpus: cpus.value, idle, aead }
 }
 
 fn ike(s: Section<'_, '_>) -> Option<Identity> {

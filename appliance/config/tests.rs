@@ -65,6 +65,7 @@ fn what_may_be_left_out_may_be_left_out() {
     assert_eq!(config.connections[0].local_ts, [Prefix::host(config.addresses.common)]);
     assert_eq!(config.cluster.timing, Timing::Default);
     assert_eq!(config.dpdk.idle, Idle::Adaptive);
+    assert_eq!(config.dpdk.aead, None);
 }
 
 #[test]
@@ -143,7 +144,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_key() {
             "idle = \"adaptive\"",
             "xyzzy = \"adaptive\"",
             "[dpdk]",
-            "known are hugepages, memory_mb, cpus, idle",
+            "known are hugepages, memory_mb, cpus, idle, aead",
         ),
     ] {
         let problems = problems_after(from, to);

@@ -29,7 +29,7 @@ mod thread;
 pub use idle::IdlePolicy;
 
 use crate::config;
-use holdfast_crypto::Portable;
+use holdfast_crypto::Engine;
 use holdfast_datapath::{
     COMMAND_RING, Counters, EVENT_RING, Handoff, LeaseCell, Metric, RingReceiver, RingSender,
     TablesPublisher, Worker, WorkerCommand, WorkerEvent, WorkerLimits, WorkerParts, ring,
@@ -187,7 +187,7 @@ fn assemble(
         tables: tables.reader(),
         counters: Arc::clone(&counters),
         handoff,
-        aead: Box::new(Portable),
+        aead: Box::new(Engine),
         limits: WorkerLimits::default(),
     });
     let controls = Controls {

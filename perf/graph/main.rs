@@ -18,7 +18,7 @@ mod report;
 use bench::{Bench, Direction, NoAead};
 use clock::Tsc;
 use frames::{Load, Size};
-use holdfast_crypto::{AeadAlgorithm, AeadBurst, Portable};
+use holdfast_crypto::{AeadAlgorithm, AeadBurst, Engine};
 use report::Row;
 
 /// Runs of a row, unless told otherwise.
@@ -145,7 +145,7 @@ fn cases(quick: bool) -> Vec<(Direction, Load)> {
 
 /// How packets are sealed and opened: as in the product, and not at all.
 fn implementations() -> Vec<Box<dyn AeadBurst>> {
-    vec![Box::new(Portable), Box::new(NoAead)]
+    vec![Box::new(Engine), Box::new(NoAead)]
 }
 
 fn measure(direction: Direction, load: &Load, options: &Options, tsc: Tsc) -> Vec<Row> {

@@ -1,16 +1,19 @@
 //! AES-GCM with a 16-octet ICV: one packet at a time, and bursts of packets.
 //!
 //! The burst interface is the seam between the data plane and an implementation: a job per packet,
-//! any mixture of keys, in place. [`Portable`] runs the jobs through the `aes-gcm` crate one after
-//! the other and is the oracle for every faster implementation.
+//! any mixture of keys, in place. [`Engine`] runs each job through the [`Level`] that its key was
+//! expanded for.
 
 use std::fmt;
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
+use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
-use crate::CryptoError;
+#[cfg(target_arch = "x86_64")]
+use crate::simd;
+use crate::{CryptoError, Level};
 
 /// Octets of a GCM nonce: 4 of salt and 8 of IV in ESP (RFC 4106 section 4) and IKE (RFC 5282
 /// section 4).
@@ -28,6 +31,9 @@ pub enum AeadAlgorithm {
 }
 
 impl AeadAlgorithm {
+    /// Every algorithm.
+    pub const ALL: &[Self] = &[Self::Aes128Gcm16, Self::Aes256Gcm16];
+
     /// Octets of the key, without any salt.
     #[must_use]
     pub const fn key_len(self) -> usize {
@@ -38,65 +44,114 @@ impl AeadAlgorithm {
     }
 }
 
-/// An expanded key: AES round keys and GHASH powers, wiped when dropped.
+/// Octets of data that one packet may have: GCM's limit (SP 800-38D, section 5.2.1.1).
+pub const DATA_LEN_MAX: u64 = (1 << 36) - 32;
+
+/// An expanded key: AES round keys and GHASH powers, wiped when dropped. It is a handle: the keys
+/// themselves lie where they were made.
 pub struct AeadKey(Cipher);
 
 enum Cipher {
-    Aes128(Aes128Gcm),
-    Aes256(Aes256Gcm),
+    #[cfg(target_arch = "x86_64")]
+    Vaes512(simd::Key),
+    Aes128(Box<Aes128Gcm>),
+    Aes256(Box<Aes256Gcm>),
 }
 
 impl AeadKey {
-    /// Expands a key.
+    /// Expands a key for the [level](Level::chosen) of this process.
     ///
     /// # Errors
     /// [`CryptoError::KeyLength`] unless `key` has the algorithm's length (the salt is no part of
     /// it).
     pub fn new(algorithm: AeadAlgorithm, key: &[u8]) -> Result<Self, CryptoError> {
-        let wrong_length =
-            |_| CryptoError::KeyLength { wanted: algorithm.key_len(), got: key.len() };
-        Ok(Self(match algorithm {
-            AeadAlgorithm::Aes128Gcm16 => {
-                Cipher::Aes128(Aes128Gcm::new_from_slice(key).map_err(wrong_length)?)
-            }
-            AeadAlgorithm::Aes256Gcm16 => {
-                Cipher::Aes256(Aes256Gcm::new_from_slice(key).map_err(wrong_length)?)
-            }
-        }))
+        Self::with_level(Level::chosen(), algorithm, key)
+    }
+
+    /// Expands a key for a level of one's own choice, as tests and benches do.
+    ///
+    /// # Errors
+    /// [`CryptoError::KeyLength`] as above, [`CryptoError::LevelUnavailable`] if this processor
+    /// lacks the instructions.
+    pub fn with_level(
+        level: Level,
+        algorithm: AeadAlgorithm,
+        key: &[u8],
+    ) -> Result<Self, CryptoError> {
+        let error = CryptoError::KeyLength { wanted: algorithm.key_len(), got: key.len() };
+        if key.len() != algorithm.key_len() {
+            return Err(error);
+        }
+        let cipher = match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Vaes512 => simd::Key::new(algorithm, key).map(Cipher::Vaes512),
+            #[cfg(not(target_arch = "x86_64"))]
+            Level::Vaes512 => None,
+            Level::Portable => return Cipher::portable(algorithm, key).map(Self).ok_or(error),
+        };
+        cipher.map(Self).ok_or(CryptoError::LevelUnavailable(level.name()))
     }
 
     /// Expands a 128-bit key.
     #[must_use]
     pub fn aes_128(key: &[u8; 16]) -> Self {
-        Self(Cipher::Aes128(Aes128Gcm::new(key.into())))
+        Self::new(AeadAlgorithm::Aes128Gcm16, key)
+            .unwrap_or_else(|_| Self(Cipher::Aes128(Box::new(Aes128Gcm::new(key.into())))))
     }
 
     /// Expands a 256-bit key.
     #[must_use]
     pub fn aes_256(key: &[u8; 32]) -> Self {
-        Self(Cipher::Aes256(Aes256Gcm::new(key.into())))
+        Self::new(AeadAlgorithm::Aes256Gcm16, key)
+            .unwrap_or_else(|_| Self(Cipher::Aes256(Box::new(Aes256Gcm::new(key.into())))))
     }
 
     /// The algorithm this key is for.
     #[must_use]
     pub const fn algorithm(&self) -> AeadAlgorithm {
-        match self.0 {
+        match &self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Cipher::Vaes512(key) => key.algorithm(),
             Cipher::Aes128(_) => AeadAlgorithm::Aes128Gcm16,
             Cipher::Aes256(_) => AeadAlgorithm::Aes256Gcm16,
+        }
+    }
+
+    /// The level this key was expanded for.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match &self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Cipher::Vaes512(_) => Level::Vaes512,
+            Cipher::Aes128(_) | Cipher::Aes256(_) => Level::Portable,
+        }
+    }
+
+    /// What the vector kernels need, if the key was expanded for them.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn vaes(&self) -> Option<&simd::Key> {
+        match &self.0 {
+            Cipher::Vaes512(key) => Some(key),
+            _ => None,
         }
     }
 
     /// Encrypts `data` in place and returns the tag. The nonce must never repeat under this key.
     ///
     /// # Errors
-    /// [`CryptoError::OutputTooLong`] above 2^36 - 32 octets, GCM's limit.
+    /// [`CryptoError::OutputTooLong`] above [`DATA_LEN_MAX`].
     pub fn seal_one(
         &self,
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
         data: &mut [u8],
     ) -> Result<[u8; TAG_LEN], CryptoError> {
+        if data.len() as u64 > DATA_LEN_MAX {
+            return Err(CryptoError::OutputTooLong);
+        }
         let sealed = match &self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Cipher::Vaes512(key) => return Ok(key.seal(nonce, aad, data)),
             Cipher::Aes128(cipher) => cipher.encrypt_inout_detached(nonce.into(), aad, data.into()),
             Cipher::Aes256(cipher) => cipher.encrypt_inout_detached(nonce.into(), aad, data.into()),
         };
@@ -114,17 +169,35 @@ impl AeadKey {
         data: &mut [u8],
         tag: &[u8; TAG_LEN],
     ) -> Result<(), CryptoError> {
-        let opened = match &self.0 {
-            Cipher::Aes128(cipher) => {
-                cipher.decrypt_inout_detached(nonce.into(), aad, (&mut *data).into(), tag.into())
+        let is_authentic = data.len() as u64 <= DATA_LEN_MAX
+            && match &self.0 {
+                #[cfg(target_arch = "x86_64")]
+                Cipher::Vaes512(key) => key.open(nonce, aad, data).ct_eq(tag).into(),
+                Cipher::Aes128(cipher) => cipher
+                    .decrypt_inout_detached(nonce.into(), aad, (&mut *data).into(), tag.into())
+                    .is_ok(),
+                Cipher::Aes256(cipher) => cipher
+                    .decrypt_inout_detached(nonce.into(), aad, (&mut *data).into(), tag.into())
+                    .is_ok(),
+            };
+        if is_authentic {
+            return Ok(());
+        }
+        data.zeroize();
+        Err(CryptoError::NotAuthentic)
+    }
+}
+
+impl Cipher {
+    /// For the `aes-gcm` crate; `None` when the key's length is wrong.
+    fn portable(algorithm: AeadAlgorithm, key: &[u8]) -> Option<Self> {
+        Some(match algorithm {
+            AeadAlgorithm::Aes128Gcm16 => {
+                Self::Aes128(Box::new(Aes128Gcm::new_from_slice(key).ok()?))
             }
-            Cipher::Aes256(cipher) => {
-                cipher.decrypt_inout_detached(nonce.into(), aad, (&mut *data).into(), tag.into())
+            AeadAlgorithm::Aes256Gcm16 => {
+                Self::Aes256(Box::new(Aes256Gcm::new_from_slice(key).ok()?))
             }
-        };
-        opened.map_err(|_| {
-            data.fill(0);
-            CryptoError::NotAuthentic
         })
     }
 }
@@ -150,6 +223,20 @@ pub struct SealJob<'a> {
     pub tag: &'a mut [u8; TAG_LEN],
 }
 
+impl SealJob<'_> {
+    pub(crate) fn run(&mut self) {
+        match self.key.seal_one(&self.nonce, self.aad, self.data) {
+            Ok(tag) => *self.tag = tag,
+            // Longer than GCM's 64 GiB: no packet is, but plaintext must not leave whatever
+            // happens.
+            Err(_) => {
+                self.data.zeroize();
+                self.tag.zeroize();
+            }
+        }
+    }
+}
+
 /// One packet to open in place.
 #[derive(Debug)]
 pub struct OpenJob<'a> {
@@ -167,6 +254,12 @@ pub struct OpenJob<'a> {
     pub ok: bool,
 }
 
+impl OpenJob<'_> {
+    pub(crate) fn run(&mut self) {
+        self.ok = self.key.open_one(&self.nonce, self.aad, self.data, self.tag).is_ok();
+    }
+}
+
 /// An implementation of AES-GCM over bursts of packets.
 ///
 /// Jobs are independent of each other; an implementation may run them in any order and interleave
@@ -180,32 +273,45 @@ pub trait AeadBurst: Send {
     fn name(&self) -> &'static str;
 }
 
-/// The portable implementation: the `aes-gcm` crate, one packet after the other.
+/// Each job through the level its key was expanded for: those of the vector kernels several at a
+/// time, in any order, others one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Engine;
+
+impl AeadBurst for Engine {
+    fn seal(&self, jobs: &mut [SealJob<'_>]) {
+        #[cfg(target_arch = "x86_64")]
+        simd::seal(jobs);
+        #[cfg(not(target_arch = "x86_64"))]
+        Portable.seal(jobs);
+    }
+
+    fn open(&self, jobs: &mut [OpenJob<'_>]) {
+        #[cfg(target_arch = "x86_64")]
+        simd::open(jobs);
+        #[cfg(not(target_arch = "x86_64"))]
+        Portable.open(jobs);
+    }
+
+    fn name(&self) -> &'static str {
+        Level::chosen().name()
+    }
+}
+
+/// The jobs one after the other, each as [`AeadKey::seal_one`] and [`AeadKey::open_one`] do it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Portable;
 
 impl AeadBurst for Portable {
     fn seal(&self, jobs: &mut [SealJob<'_>]) {
-        for job in jobs {
-            match job.key.seal_one(&job.nonce, job.aad, job.data) {
-                Ok(tag) => *job.tag = tag,
-                // Longer than GCM's 64 GiB: no packet is, but plaintext must not leave whatever
-                // happens.
-                Err(_) => {
-                    job.data.zeroize();
-                    job.tag.zeroize();
-                }
-            }
-        }
+        jobs.iter_mut().for_each(SealJob::run);
     }
 
     fn open(&self, jobs: &mut [OpenJob<'_>]) {
-        for job in jobs {
-            job.ok = job.key.open_one(&job.nonce, job.aad, job.data, job.tag).is_ok();
-        }
+        jobs.iter_mut().for_each(OpenJob::run);
     }
 
     fn name(&self) -> &'static str {
-        "portable"
+        "one by one"
     }
 }

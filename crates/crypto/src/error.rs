@@ -32,4 +32,13 @@ pub enum CryptoError {
     /// Two implementations that must agree do not: this machine's arithmetic is not to be trusted.
     #[error("self test failed: {0}")]
     SelfTest(&'static str),
+    /// A level was asked for that this processor lacks the instructions of.
+    #[error("this processor cannot run AES-GCM at level {0}")]
+    LevelUnavailable(&'static str),
+    /// Keys are being expanded for this level already.
+    #[error("AES-GCM runs at level {0} already")]
+    LevelChosen(&'static str),
+    /// No level has this name.
+    #[error("there is no such level of AES-GCM")]
+    NoSuchLevel,
 }

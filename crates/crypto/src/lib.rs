@@ -10,37 +10,43 @@
 //!     │ one job per packet                │ PrivateKey::agree ─► prf, prf_plus ─► keys
 //!     ▼                                   ▼
 //!   AeadBurst::{seal, open}             AeadKey::{seal_one, open_one}
-//!     ├─ Portable ─► aes-gcm            or CbcKey and IntegrityAlgorithm
-//!     └─ (a faster kernel)
+//!     ├─ AES-GCM in 512-bit vectors     or CbcKey and IntegrityAlgorithm
+//!     └─ the `aes-gcm` crate
 //! ```
 //!
 //! Contract: every key type is wiped when dropped and prints nothing of itself; tags and ICVs are
 //! compared in constant time; data that failed authentication is overwritten with zeroes before the
 //! caller sees it again; no function panics, whatever bytes it is given. [`self_test`] holds the
 //! pieces against each other before a daemon trusts them.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod aead;
 pub mod cbc;
 mod error;
 pub mod exchange;
 pub mod integrity;
+mod level;
 mod modp;
 pub mod prf;
 mod secret;
 mod self_test;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 
-pub use aead::{AeadAlgorithm, AeadBurst, AeadKey, OpenJob, Portable, SealJob};
+pub use aead::{AeadAlgorithm, AeadBurst, AeadKey, Engine, OpenJob, Portable, SealJob};
 pub use cbc::CbcKey;
 pub use error::CryptoError;
 pub use exchange::{Group, PrivateKey, SharedSecret};
 pub use integrity::IntegrityAlgorithm;
+pub use level::Level;
 pub use prf::PrfAlgorithm;
 pub use secret::SecretBytes;
 pub use self_test::self_test;
 
 #[cfg(test)]
 mod known_answers;
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A check of this machine's arithmetic before it is trusted with packets.
 //!
 //! AES-GCM is rebuilt here from its parts (AES from the `aes` crate, GHASH from the `ghash` crate
-//! with the hash subkey derived by hand) and held against the `aes-gcm` crate, which picks its
+//! with the hash subkey derived by hand) and held against each [`Level`], which pick their
 //! instructions at run time. GMAC falls out as the case without data.
 
 use aes::cipher::{Block, BlockCipherEncrypt, KeyInit};
@@ -10,28 +10,67 @@ use ghash::GHash;
 use ghash::universal_hash::UniversalHash;
 use zeroize::Zeroizing;
 
-use crate::{AeadAlgorithm, AeadKey, CryptoError};
+use crate::{AeadAlgorithm, AeadBurst, AeadKey, CryptoError, Engine, Level, OpenJob, SealJob};
 
 const NONCE: [u8; 12] = *b"holdfastTEST";
 /// Lengths around the block size, the AAD's and the usual frame's; 0 is GMAC.
 const DATA_LENS: &[usize] = &[0, 1, 15, 16, 17, 64, 255, 1420];
 
-/// Checks AES-GCM, its hash subkey and its refusal of forgeries on this machine. Takes well under a
-/// millisecond.
+/// Checks AES-GCM, its hash subkey and its refusal of forgeries on this machine, at the level that
+/// is chosen. Takes well under a millisecond.
 ///
 /// # Errors
 /// [`CryptoError::SelfTest`] names the first thing that is wrong; the daemon must not start then.
 pub fn self_test() -> Result<(), CryptoError> {
+    level_works(Level::chosen())
+}
+
+/// The same at any level.
+pub(crate) fn level_works(level: Level) -> Result<(), CryptoError> {
     known_hash_subkey()?;
-    for algorithm in [AeadAlgorithm::Aes128Gcm16, AeadAlgorithm::Aes256Gcm16] {
+    for &algorithm in AeadAlgorithm::ALL {
         let key: Vec<u8> = (0_u8..).take(algorithm.key_len()).collect();
         let block_cipher = BlockCipher::new(algorithm, &key)?;
-        let aead = AeadKey::new(algorithm, &key)?;
+        let aead = AeadKey::with_level(level, algorithm, &key)?;
         for &len in DATA_LENS {
             let plain: Vec<u8> = (0_u8..=u8::MAX).cycle().take(len).collect();
             agrees(&block_cipher, &aead, &plain)?;
             refuses_forgery(&aead, &plain)?;
         }
+        burst_agrees(&aead)?;
+    }
+    Ok(())
+}
+
+/// Bursts of every size that packets are run together at, each packet against the same by itself.
+fn burst_agrees(aead: &AeadKey) -> Result<(), CryptoError> {
+    let plain: Vec<u8> = (0_u8..=u8::MAX).cycle().take(DATA_LENS.len() * 64).collect();
+    for len in (0..320).step_by(21) {
+        let mut packets: [(Vec<u8>, [u8; 16]); 5] =
+            std::array::from_fn(|at| (plain.iter().skip(at).take(len).copied().collect(), [0; 16]));
+        let mut jobs: Vec<SealJob<'_>> = packets
+            .iter_mut()
+            .map(|(data, tag)| SealJob { key: aead, nonce: NONCE, aad: b"aad", data, tag })
+            .collect();
+        Engine.seal(&mut jobs);
+        for (at, (data, tag)) in packets.iter().enumerate() {
+            let mut alone: Vec<u8> = plain.iter().skip(at).take(len).copied().collect();
+            let tag_alone = aead.seal_one(&NONCE, b"aad", &mut alone)?;
+            check(*data == alone && *tag == tag_alone, "a burst gives what single packets give")?;
+        }
+        let mut jobs: Vec<OpenJob<'_>> = packets
+            .iter_mut()
+            .map(|(data, tag)| OpenJob {
+                key: aead,
+                nonce: NONCE,
+                aad: b"aad",
+                data,
+                tag,
+                ok: false,
+            })
+            .collect();
+        Engine.open(&mut jobs);
+        check(jobs.iter().all(|job| job.ok), "a burst opens what a burst sealed")?;
     }
     Ok(())
 }
