@@ -130,6 +130,11 @@ impl Status {
         self.number("/cluster/owner/member").and_then(|member| u8::try_from(member).ok())
     }
 
+    /// The epoch of that ownership.
+    pub fn epoch(&self) -> Option<u64> {
+        self.number("/cluster/owner/epoch")
+    }
+
     /// The newest log entry this member has applied.
     pub fn applied_index(&self) -> u64 {
         self.number("/cluster/applied_index").unwrap_or(0)

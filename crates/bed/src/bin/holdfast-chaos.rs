@@ -2,11 +2,13 @@
 #![allow(clippy::print_stdout, reason = "it talks to the person who runs it")]
 
 use clap::Parser;
+use holdfast_bed::chaos::calm::{self, CalmOptions};
 use holdfast_bed::chaos::report::Report;
 use holdfast_bed::chaos::{ChaosOptions, run};
 use holdfast_bed::error::BedError;
 use holdfast_bed::leftovers::clean_up_orphans;
 use holdfast_bed::member::{Profile, Programs};
+use holdfast_bed::report::Promise;
 use holdfast_bed::time::Wall;
 use holdfast_bed::tool::{clean_up_on_panic, write_json};
 use holdfast_bed::wait::catch_signals;
@@ -31,6 +33,12 @@ struct Arguments {
     /// Runs the members with the relaxed timing profile, for crowded machines.
     #[arg(long)]
     relaxed: bool,
+    /// Does nothing to any member: all work as hard as the machine allows, and nobody may take over.
+    #[arg(long, conflicts_with_all = ["seed", "keep"])]
+    calm: bool,
+    /// With --calm: of a hundred packets between members so many are lost, each way at each member.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.5, requires = "calm")]
+    loss: f64,
     /// Keeps captures and logs of the last act in FOLDER.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
@@ -65,11 +73,19 @@ fn perform(arguments: &Arguments) -> Result<bool, BedError> {
         Some(folder) => Programs::in_folder(folder),
         None => Programs::find()?,
     };
+    let profile = if arguments.relaxed { Profile::Relaxed } else { Profile::Default };
+    let time = Duration::from_secs_f64(arguments.minutes.clamp(0.1, 10_000.0) * 60.0);
+    if arguments.calm {
+        return keep_calm(
+            arguments,
+            CalmOptions { programs, profile, time, loss_percent: arguments.loss.clamp(0.0, 50.0) },
+        );
+    }
     let options = ChaosOptions {
         programs,
-        profile: if arguments.relaxed { Profile::Relaxed } else { Profile::Default },
+        profile,
         seed: arguments.seed.unwrap_or(Wall::now().0 / 1_000_000_000),
-        time: Duration::from_secs_f64(arguments.minutes.clamp(0.1, 10_000.0) * 60.0),
+        time,
         keep: arguments.keep.clone(),
     };
     let report = run(&options, &mut |line: &str| println!("{line}"))?;
@@ -78,6 +94,31 @@ fn perform(arguments: &Arguments) -> Result<bool, BedError> {
         write_json(path, &report)?;
     }
     Ok(report.ok)
+}
+
+fn keep_calm(arguments: &Arguments, options: CalmOptions) -> Result<bool, BedError> {
+    let report = calm::run(&options, &mut |line: &str| println!("{line}"))?;
+    println!(
+        "\n{} min, {} downloads at {} Mbit/s; {} of {} probes lost, longest gap {} ms",
+        report.minutes,
+        report.downloads,
+        report.mbit_per_s,
+        report.probes_lost,
+        report.probes_sent,
+        report.longest_gap_ms
+    );
+    print_promises(&report.promises);
+    if let Some(path) = &arguments.json {
+        write_json(path, &report)?;
+    }
+    Ok(report.ok)
+}
+
+fn print_promises(promises: &[Promise]) {
+    for promise in promises {
+        let verdict = if promise.kept { "kept" } else { "BROKEN" };
+        println!("  {verdict:<7} {:<52} {}", promise.promise, promise.found);
+    }
 }
 
 fn print_findings(report: &Report) {
@@ -106,8 +147,5 @@ fn print_findings(report: &Report) {
         report.repeated_frames
     );
     println!("\npromises (seed {})", report.seed);
-    for promise in &report.promises {
-        let verdict = if promise.kept { "kept" } else { "BROKEN" };
-        println!("  {verdict:<7} {:<52} {}", promise.promise, promise.found);
-    }
+    print_promises(&report.promises);
 }

@@ -14,9 +14,12 @@
 //! caught up, every client served by the SAs it had. A long storm is cut into acts, each with a
 //! cluster of its own, so that captures and memory stay bounded.
 //!
+//! The control is [`calm`]: no fault, full load, a lossy network between members, and no takeover.
+//!
 //! Members are captured at their own ports, outgoing: a capture at a link's far end would end with
 //! the link.
 
+pub mod calm;
 pub mod client;
 pub mod deliveries;
 pub mod disk;
