@@ -130,6 +130,11 @@ impl Channel {
         }
     }
 
+    /// Whether nothing waits to be written.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     fn over_full(&self) -> bool {
         // The last message always stays, however long.
         let full = self.queue.len() > self.limits.messages || self.queued_bytes > self.limits.bytes;

@@ -14,6 +14,8 @@
 //! Contract:
 //! * `from` of a message is what the certificate of its connection proves;
 //! * each lane keeps the order of its messages and may lose any of them;
+//! * a heartbeat goes in its lane and beside it in the append lane, so that one held up by lost segments
+//!   does not cost the lease: its reader gets it twice;
 //! * nothing here waits: a peer that does not read loses its oldest messages, a peer that does not
 //!   answer is dialled again with growing pauses;
 //! * whoever is refused is counted under a [`Refusal`].
@@ -252,8 +254,37 @@ impl Transport {
         lanes.peek().is_some() && lanes.all(|lane| matches!(lane.state, DialState::Up { .. }))
     }
 
-    /// Sends a message, or drops it when the lane does not stand.
+    /// Sends a message, or drops it when the lane does not stand. One of [`Lane::Heartbeat`] goes
+    /// twice, see [`Transport::send_beside`].
     pub fn send(&mut self, now: Nanos, to: u64, lane: Lane, bytes: MessageBytes) {
+        let beside = (lane == Lane::Heartbeat).then(|| bytes.clone());
+        self.send_in(now, to, lane, bytes);
+        if let Some(bytes) = beside {
+            self.send_beside(now, to, bytes);
+        }
+    }
+
+    /// Sends a heartbeat in the append lane as well, where nothing waits in it.
+    ///
+    /// A segment that is lost twice holds its TCP connection up for the system's shortest retransmission
+    /// timeout, 200 ms: several leases. The other connection has nothing to do with that. Raft takes
+    /// a message twice, and late, as it takes what any network does.
+    fn send_beside(&mut self, now: Nanos, to: u64, bytes: MessageBytes) {
+        let append = |d: &Dialled| d.peer == to && d.lane == Lane::Append;
+        let Some((token, dialled)) = self.dialled.iter_mut().find(|(_, d)| append(d)) else {
+            return;
+        };
+        let token = *token;
+        if let DialState::Up { channel } = &mut dialled.state
+            && channel.is_idle()
+        {
+            channel.enqueue(bytes);
+            let outcome = channel.flush();
+            self.after_write(now, token, outcome);
+        }
+    }
+
+    fn send_in(&mut self, now: Nanos, to: u64, lane: Lane, bytes: MessageBytes) {
         let found = self.dialled.iter_mut().find(|(_, d)| d.peer == to && d.lane == lane);
         let Some((token, dialled)) = found else { return };
         let token = *token;
