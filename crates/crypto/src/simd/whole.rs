@@ -62,6 +62,30 @@ pub(super) fn run<const ROUNDS: usize, const SEALS: bool>(
     _mm_xor_si128(hash, packet.mask)
 }
 
+/// Counter mode over `$count` vectors, and between its rounds the products of another group. No
+/// function: with AES-256 the compiler would call it, and the sums would go through memory.
+macro_rules! cipher_and_hash {
+    ($packet:ident, $count:ident, $input:ident, $pending:ident, $weights:ident) => {{
+        let key = $packet.key.read_anew();
+        let mut state = $packet.counters.next::<$count>();
+        let [a, b, c, d] = $pending;
+        let [weight_a, weight_b, weight_c, weight_d] = $weights;
+        inner_rounds!(ROUNDS, round => {
+            let round_key = broadcast(key.round_key(round));
+            for vector in &mut state {
+                *vector = _mm512_aesenc_epi128(*vector, round_key);
+            }
+            if round == 2 {
+                $packet.sum.add_two([a, b], [weight_a, weight_b]);
+            }
+            if round == ROUNDS / 2 + 1 {
+                $packet.sum.add_two([c, d], [weight_c, weight_d]);
+            }
+        });
+        last_round(state, broadcast(key.round_key(ROUNDS)), $input)
+    }};
+}
+
 struct Packet<'a, const ROUNDS: usize, const SEALS: bool> {
     key: &'a Schedule,
     counters: Counters,
@@ -185,7 +209,7 @@ impl<const ROUNDS: usize, const SEALS: bool> Packet<'_, ROUNDS, SEALS> {
         // H^32, 28, 24, 20 and in the group behind it H^16, 12, 8, 4: then both are reduced.
         let is_reduced = followed_by.is_multiple_of(2);
         let weights = by_place(self.key.powers_from(if is_reduced { 16 } else { 32 }));
-        let output = self.cipher_and_hash::<GROUP, false>(input, pending, weights);
+        let output = cipher_and_hash!(self, GROUP, input, pending, weights);
         store(a, output[0]);
         store(b, output[1]);
         store(c, output[2]);
@@ -218,7 +242,7 @@ impl<const ROUNDS: usize, const SEALS: bool> Packet<'_, ROUNDS, SEALS> {
         } else {
             each(self.key.powers_from(blocks + 4 * GROUP))
         };
-        let output = self.cipher_and_hash::<N, true>(input, pending, weights);
+        let output = cipher_and_hash!(self, N, input, pending, weights);
         let carried = if is_by_place { self.take_sum() } else { _mm512_setzero_si512() };
         for (vector, octets) in output.iter().zip(full.iter_mut()) {
             store(octets, *vector);
@@ -270,7 +294,8 @@ impl<const ROUNDS: usize, const SEALS: bool> Packet<'_, ROUNDS, SEALS> {
         sum.reduced()
     }
 
-    /// Counter mode; `ONLY` is as in [`cipher_and_hash`](Self::cipher_and_hash).
+    /// Counter mode; `ONLY` makes each caller's copy its own, which the compiler then puts in its
+    /// place.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi2")]
     fn cipher<const N: usize, const ONLY: bool>(&mut self, input: [__m512i; N]) -> [__m512i; N] {
@@ -280,35 +305,6 @@ impl<const ROUNDS: usize, const SEALS: bool> Packet<'_, ROUNDS, SEALS> {
             let round_key = broadcast(key.round_key(round));
             for vector in &mut state {
                 *vector = _mm512_aesenc_epi128(*vector, round_key);
-            }
-        });
-        last_round(state, broadcast(key.round_key(ROUNDS)), input)
-    }
-
-    /// Counter mode, and between its rounds the products of another group. `LAST` makes each caller's
-    /// copy its own, which the compiler then puts in its place: sums stay in registers.
-    #[inline]
-    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi2")]
-    fn cipher_and_hash<const N: usize, const LAST: bool>(
-        &mut self,
-        input: [__m512i; N],
-        pending: [__m512i; GROUP],
-        weights: [__m512i; GROUP],
-    ) -> [__m512i; N] {
-        let key = self.key.read_anew();
-        let mut state = self.counters.next::<N>();
-        let [a, b, c, d] = pending;
-        let [weight_a, weight_b, weight_c, weight_d] = weights;
-        inner_rounds!(ROUNDS, round => {
-            let round_key = broadcast(key.round_key(round));
-            for vector in &mut state {
-                *vector = _mm512_aesenc_epi128(*vector, round_key);
-            }
-            if round == 2 {
-                self.sum.add_two([a, b], [weight_a, weight_b]);
-            }
-            if round == ROUNDS / 2 + 1 {
-                self.sum.add_two([c, d], [weight_c, weight_d]);
             }
         });
         last_round(state, broadcast(key.round_key(ROUNDS)), input)
