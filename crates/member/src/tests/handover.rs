@@ -1,6 +1,8 @@
 //! Handing over on purpose: nothing is lost, and whatever goes wrong leaves an owner.
 
 use super::*;
+use crate::testing::Violation;
+use holdfast_cluster::Owner;
 use holdfast_datapath::{DropReason, Metric};
 use holdfast_packet::Side;
 use holdfast_replica::Timing;
@@ -169,6 +171,65 @@ fn a_successor_that_dies_at_any_stage_gives_the_address_back_where_it_was() {
         taken_back += u64::from(now == before);
     }
     assert!(taken_back >= 8, "before the successor was elected the old owner carries on");
+}
+
+/// The ownership in the records of who owns.
+fn ownership(world: &World) -> Owner {
+    world.node(owner(world)).unwrap().member().state().owner().expect("an ownership")
+}
+
+/// Whether a handover failed because the numbers were settled for a member that does not vote any more.
+fn found_no_successor(world: &World, to: MemberId) -> bool {
+    let wanted = format!("member {to} is not another member");
+    count(
+        world,
+        |event| matches!(event, MemberEvent::HandoverFailed { reason, .. } if reason.contains(&wanted)),
+    ) > 0
+}
+
+/// The member that was removed ends, and nothing else happened.
+fn assert_lawful_but_for_the_removed(world: &mut World, removed: MemberId) {
+    let mut violations = world.verdict();
+    violations.retain(|violation| {
+        !matches!(violation, Violation::Halted { member, reason }
+            if *member == removed && reason.contains("was removed from the cluster"))
+    });
+    assert_eq!(violations, []);
+}
+
+#[test]
+fn a_successor_removed_while_the_numbers_settle_leaves_no_owner_in_the_same_term() {
+    let mut found = 0;
+    for after_us in (0..4_000).step_by(100) {
+        let mut world = connected(Setup { seed: after_us + 1, ..Setup::default() });
+        world.run_for_ms(1_500);
+        let (before, rekeys) = (ownership(&world), rekeys(&world));
+        let start = world.now();
+        let to = other_than(before.member);
+        let remove = OperatorRequest::ChangeMembers { add: None, remove: Some(to) };
+        world.ask(before.member, remove);
+        world.run_for_us(after_us);
+        let question = world.ask(before.member, OperatorRequest::Handover { to: Some(to) });
+        world.run_for_ms(500);
+        assert!(world.answer(before.member, question).is_some(), "{after_us} us: it is told");
+        if found_no_successor(&world, to) {
+            found += 1;
+            let silence = world.peers()[0].longest_silence_ms(start, world.now());
+            println!("{after_us} us: silent for {silence} ms, {}", ownership(&world));
+            assert!(silence <= 60, "{after_us} us: silent for {silence} ms");
+            assert!(
+                ownership(&world).epoch > before.epoch,
+                "{after_us} us: settled, and it went on"
+            );
+            assert_eq!((owner(&world), self::rekeys(&world)), (before.member, rekeys));
+            assert_eq!(dropped(&world, DropReason::Ambiguous), 0);
+        }
+        world.run_for_ms(500);
+        let silence = world.peers()[0].longest_silence_ms(world.now().minus_ms(400), world.now());
+        assert!(silence <= 5, "{after_us} us: {silence} ms");
+        assert_lawful_but_for_the_removed(&mut world, to);
+    }
+    assert!(found >= 3, "the successor was removed in time {found} times only");
 }
 
 #[test]
