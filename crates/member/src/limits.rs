@@ -120,6 +120,10 @@ pub const IDLE_RENEWAL_MS: (u64, u64) = (60_000, 360_000);
 /// heartbeat is late.
 pub const LOAD_CHILDREN_PER_ROUND: usize = 512;
 
+/// The longest pause between two of these slices, otherwise as long as the slice before took: a controller
+/// that was not run for a while is not to lose as much again.
+pub const LOAD_PAUSE_MS_MAX: u64 = 5;
+
 /// Child SAs made ready in one call on a standby: a fraction of a millisecond.
 pub const WARM_CHILDREN_PER_ROUND: usize = 128;
 

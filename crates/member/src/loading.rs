@@ -4,10 +4,14 @@
 //! in slices, between which heartbeats are answered: those that carry traffic come first. The
 //! IKE SAs follow; until the last of them is there, IKE messages are dropped (peers repeat them), lest
 //! a known SA be answered as unknown.
+//!
+//! After each slice comes a pause as long as the slice took, however many messages arrive meanwhile: half
+//! of the controller's time is left for these, and for the workers where they share its core.
 
 use crate::limits;
 use holdfast_cluster::{IkeSpi, State};
 use holdfast_ipsec::Spi;
+use holdfast_packet::Nanos;
 use std::collections::{BTreeSet, VecDeque};
 
 /// What is still to be loaded.
@@ -20,6 +24,10 @@ pub(crate) struct Loading {
     /// Which of `children` were loaded as busy ones.
     loaded: BTreeSet<Spi>,
     ike_sas: VecDeque<IkeSpi>,
+    /// When the last slice began, until it is known how long it took.
+    begun: Option<Nanos>,
+    /// When the next slice is, once that is known.
+    due: Nanos,
 }
 
 impl Loading {
@@ -44,6 +52,26 @@ impl Loading {
     /// True when the workers have all Child SAs.
     pub(crate) fn has_all_children(&self) -> bool {
         self.children.is_empty()
+    }
+
+    /// When to ask for the next slice, if there is one: at once after a slice, which shows how long that
+    /// took, then at the end of the pause.
+    pub(crate) fn due(&self) -> Option<Nanos> {
+        (!self.is_done()).then_some(self.begun.unwrap_or(self.due))
+    }
+
+    /// Whether a slice is to be loaded now.
+    ///
+    /// What a slice costs includes handing its SAs to the workers, which the controller does after this call;
+    /// so it is measured from one call to the next.
+    pub(crate) fn begin_slice(&mut self, now: Nanos) -> bool {
+        if let Some(begun) = self.begun.take() {
+            let longest_ns = limits::LOAD_PAUSE_MS_MAX.saturating_mul(1_000_000);
+            self.due = now.plus_ns(now.since(begun).min(longest_ns));
+        }
+        let begins = !self.is_done() && self.due <= now;
+        self.begun = begins.then_some(now);
+        begins
     }
 
     /// How many SAs of either kind are to come.
@@ -106,5 +134,41 @@ mod tests {
         }
         all.sort();
         assert_eq!(all, (256..2_000).map(spi).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn at_most_half_of_the_time_goes_to_loading_whatever_else_arrives() {
+        let children = (256..100_000).map(spi).collect();
+        let mut loading = Loading { children, ..Loading::default() };
+        let (mut now, mut slices_us, mut messages_us) = (Nanos::from_secs(10), 0, 0);
+        let start = now;
+        while !loading.is_done() {
+            // Messages come without end, and each asks for a slice.
+            let (spent_us, sum_us) = if loading.begin_slice(now) {
+                loading.next_children();
+                (2_000, &mut slices_us)
+            } else {
+                (100, &mut messages_us)
+            };
+            *sum_us += spent_us;
+            now = now.plus_us(spent_us);
+        }
+        assert!(messages_us + 2_000 >= slices_us, "{slices_us} us of {}", now.since(start) / 1_000);
+        assert!(messages_us <= slices_us + slices_us / 10, "and not much less than half");
+    }
+
+    #[test]
+    fn a_controller_that_slept_does_not_pause_for_as_long() {
+        let children = (256..10_000).map(spi).collect();
+        let mut loading = Loading { children, ..Loading::default() };
+        let start = Nanos::from_secs(10);
+        assert!(loading.begin_slice(start));
+        loading.next_children();
+        assert_eq!(loading.due(), Some(start), "at once: how long did it take?");
+        let late = start.plus_secs(1);
+        assert!(!loading.begin_slice(late));
+        let due = late.plus_ms(limits::LOAD_PAUSE_MS_MAX);
+        assert_eq!(loading.due(), Some(due));
+        assert!(loading.begin_slice(due));
     }
 }

@@ -451,7 +451,7 @@ impl Member {
                 retry(self.outbox.has_waiting() || self.has_unproposed_settlement()),
                 self.ike.poll_timeout().filter(|_| self.ike_serves()),
                 self.mark_secret_due().filter(|_| !settling),
-                (!self.loading.is_done()).then_some(Nanos::ZERO),
+                self.loading.due(),
                 self.announcer.as_ref().map(Announcer::due),
                 self.grants.due().filter(|_| !settling),
                 self.carrying.due(self.propose_retry).filter(|_| !settling),

@@ -158,7 +158,7 @@ impl Member {
 
     /// Loads the next SAs after a takeover.
     pub(crate) fn load_slice(&mut self, now: Nanos) {
-        if self.loading.is_done() {
+        if !self.loading.begin_slice(now) {
             return;
         }
         let slice = self.loading.next_children();
