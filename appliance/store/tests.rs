@@ -1,6 +1,7 @@
 use super::*;
 use bytes::Bytes;
 use holdfast_cluster::{Command, State};
+use holdfast_replica::wal::SnapshotTask;
 use holdfast_replica::{Checkpoint, HardState, LogEntry, SnapshotData, SnapshotImage, WriteBatch};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -268,9 +269,8 @@ fn what_a_crash_left_half_written_is_removed_at_the_next_start() {
     assert!(!half.exists());
 }
 
-#[test]
-fn what_is_stored_while_a_snapshot_is_encoded_is_in_its_checkpoint_too() {
-    let folder = tempfile::tempdir().unwrap();
+/// Three entries, and a checkpoint behind the second whose snapshot is still to be encoded.
+fn three_entries_and_a_checkpoint() -> Vec<WriteBatch> {
     let mut state = State::new();
     state.apply(1, &Command::Noop);
     state.apply(2, &Command::Noop);
@@ -285,6 +285,13 @@ fn what_is_stored_while_a_snapshot_is_encoded_is_in_its_checkpoint_too() {
     let (must_sync, entries, hard_state) = (false, Vec::new(), None);
     let checkpoint = Some(checkpoint);
     batches.push(WriteBatch { number: 4, must_sync, checkpoint, entries, hard_state });
+    batches
+}
+
+#[test]
+fn what_is_stored_while_a_snapshot_is_encoded_is_in_its_checkpoint_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut batches = three_entries_and_a_checkpoint();
     // Two entries more, and then others in the place of the last two.
     for (number, index, text) in [(5, 4, "old"), (6, 5, "old"), (7, 4, "new")] {
         batches.push(WriteBatch { number, ..batch(index, text) });
@@ -298,4 +305,36 @@ fn what_is_stored_while_a_snapshot_is_encoded_is_in_its_checkpoint_too() {
     assert_eq!(texts, [(3, &b"three"[..]), (4, b"new")]);
     assert_eq!(recovered.hard_state.commit, 3);
     assert_eq!(log_files(folder.path()).unwrap().len(), 2, "one snapshot, one segment");
+}
+
+#[test]
+fn an_encoder_that_panics_ends_the_thread_with_the_reason_and_nothing_reported_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let Store { files, writer, lock, .. } = Store::open(folder.path()).unwrap();
+    let (bell, rings) = mpsc::channel();
+    let wake = move || bell.send(()).unwrap();
+    let panics = |_: &files::Folder, _: &SnapshotTask| panic!("on purpose, by a test");
+    let thread = StorageThread::start_with(files, writer, lock, wake, panics).unwrap();
+    three_entries_and_a_checkpoint().into_iter().for_each(|batch| thread.write(batch));
+    // They may come before the end is noticed or after it.
+    for number in 5..9 {
+        thread.write(WriteBatch { number, ..batch(number - 1, "behind") });
+    }
+    let mut persisted = 0;
+    let reason = loop {
+        match thread.poll_news() {
+            Some(Stored::Persisted(number)) => persisted = number,
+            Some(Stored::Failed(reason)) => break reason,
+            None => rings.recv_timeout(PATIENCE).unwrap(),
+        }
+    };
+    assert_eq!(reason, "the thread that encodes snapshots has ended");
+    assert!(persisted >= 4, "the checkpoint itself was taken: {persisted}");
+    drop(thread);
+
+    let recovered = Store::open(folder.path()).unwrap().recovered;
+    assert!(recovered.snapshot.is_none(), "what it was to shorten is whole");
+    let last = recovered.entries.last().unwrap().index;
+    assert!(last >= persisted - 1, "{last} is the last entry, {persisted} batches were reported");
+    assert!(recovered.entries.iter().map(|entry| entry.index).eq(1..=last));
 }

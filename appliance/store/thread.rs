@@ -60,9 +60,20 @@ impl StorageThread {
         lock: File,
         wake: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
+        Self::start_with(files, writer, lock, wake, store_snapshot)
+    }
+
+    /// As [`Self::start`], with snapshots that are made and stored by `store`.
+    pub(super) fn start_with(
+        files: Files,
+        writer: WalWriter,
+        lock: File,
+        wake: impl Fn() + Send + 'static,
+        store: impl Fn(&Folder, &SnapshotTask) -> io::Result<u64> + Send + 'static,
+    ) -> io::Result<Self> {
         let (batches, received) = bounded(WAITING_BATCHES_MAX);
         let (report, news) = ring(WAITING_NEWS_MAX);
-        let (encode, encoded) = start_encoder(files.folder()?)?;
+        let (encode, encoded) = start_encoder(files.folder()?, store)?;
         let ends = Ends { received, report, encode, encoded };
         let storage = Storage { files, writer, ends, wake, checkpoint: None, _lock: lock };
         let thread = Builder::new().name("holdfast-store".into());
@@ -101,18 +112,25 @@ impl Drop for StorageThread {
 
 /// Makes the files of snapshots with ordinary priority: with a hundred thousand SAs that takes the better part
 /// of a second, for which no vote and no commit may wait. It ends with its sender.
-fn start_encoder(folder: Folder) -> io::Result<(Sender<SnapshotTask>, Receiver<io::Result<u64>>)> {
+fn start_encoder(
+    folder: Folder,
+    store: impl Fn(&Folder, &SnapshotTask) -> io::Result<u64> + Send + 'static,
+) -> io::Result<(Sender<SnapshotTask>, Receiver<io::Result<u64>>)> {
     // A replica has one snapshot at a time to encode.
     let (encode, to_encode) = unbounded::<SnapshotTask>();
     let (done, encoded) = unbounded();
     Builder::new().name("holdfast-encode".into()).spawn(move || {
         for task in to_encode {
-            if done.send(store_snapshot(&folder, &task)).is_err() {
+            if done.send(store(&folder, &task)).is_err() {
                 return;
             }
         }
     })?;
     Ok((encode, encoded))
+}
+
+fn encoder_ended() -> io::Error {
+    io::Error::other("the thread that encodes snapshots has ended")
 }
 
 /// Stores the snapshot of a task; its index.
@@ -158,7 +176,7 @@ impl<W: Fn()> Storage<W> {
                 recv(self.ends.encoded) -> done => match done {
                     Ok(index) => index.and_then(|index| self.store_checkpoint(index)),
                     // It ends with this thread, or by a panic: waiting for it would spin.
-                    Err(_) => Err(io::Error::other("the thread that encodes snapshots has ended")),
+                    Err(_) => Err(encoder_ended()),
                 },
             };
         }
@@ -236,7 +254,7 @@ impl<W: Fn()> Storage<W> {
     /// Waits for a checkpoint that is under way: at the end it holds nobody up.
     fn finish(&mut self) -> io::Result<()> {
         while self.checkpoint.is_some() {
-            let stored = self.ends.encoded.recv().map_err(io::Error::other)?;
+            let stored = self.ends.encoded.recv().map_err(|_| encoder_ended())?;
             self.store_checkpoint(stored?)?;
         }
         Ok(())
