@@ -131,7 +131,10 @@ impl Member {
     /// Takes the next step when it can be taken.
     pub(crate) fn advance_handover(&mut self, now: Nanos) {
         match self.handover.as_ref().map(|handover| &handover.phase) {
-            Some(Phase::Draining) if self.outbox.is_empty() => self.offer(now),
+            // Workers that still wait for their SAs will be told to serve: not once they were told to stop.
+            Some(Phase::Draining) if self.outbox.is_empty() && !self.serve_when_loaded => {
+                self.offer(now);
+            }
             Some(Phase::Settling { last: None, .. }) => self.propose_settlement(now),
             _ => {}
         }
@@ -363,7 +366,9 @@ impl Member {
     /// Goes on in the same ownership: nothing was settled.
     fn resume(&mut self, now: Nanos, why: &str) {
         let punted = self.handover.as_mut().map(|handover| std::mem::take(&mut handover.punted));
-        self.command_all(|| WorkerCommand::Serve);
+        if !self.serve_when_loaded {
+            self.command_all(|| WorkerCommand::Serve);
+        }
         self.fail_handover(why);
         for (side, frame) in punted.into_iter().flatten() {
             self.on_punt(now, side, &frame);

@@ -124,6 +124,10 @@ pub const LOAD_CHILDREN_PER_ROUND: usize = 512;
 /// that was not run for a while is not to lose as much again.
 pub const LOAD_PAUSE_MS_MAX: u64 = 5;
 
+/// How long the workers of a successor keep frames at most while its SAs are loaded: several times what a
+/// hundred thousand take on cores shared with other work. TCP has repeated a frame by then.
+pub const LOAD_HOLD_MS: u64 = 2_000;
+
 /// Child SAs made ready in one call on a standby: a fraction of a millisecond.
 pub const WARM_CHILDREN_PER_ROUND: usize = 128;
 

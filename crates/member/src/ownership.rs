@@ -132,7 +132,11 @@ impl Member {
         self.passing_on = None;
         // What was kept is treated once its SAs are there; without that nothing has to wait.
         self.serve_when_loaded = self.incoming.take().is_some_and(|until| now < until);
-        if !self.serve_when_loaded {
+        if self.serve_when_loaded {
+            // The time of the offer was for the election; loading takes its own.
+            let until = now.plus_ms(limits::LOAD_HOLD_MS);
+            self.command_all(|| WorkerCommand::Hold { until });
+        } else {
             self.command_all(|| WorkerCommand::Serve);
         }
         self.renewals = Renewals::begin(mix(self.jitter_seed, owner.epoch.0));
@@ -223,8 +227,11 @@ impl Member {
     pub(crate) fn relinquish(&mut self, now: Nanos, cause: LossCause) {
         let before = std::mem::replace(&mut self.ownership, Ownership::Standby);
         self.publish_lease(Nanos::ZERO);
+        if std::mem::take(&mut self.serve_when_loaded) {
+            // What waits for SAs that do not come any more is dropped.
+            self.command_all(|| WorkerCommand::Hold { until: now });
+        }
         self.handover_role_lost(now);
-        self.serve_when_loaded = false;
         let Ownership::Owning { owner, .. } = before else { return };
         self.command_all(|| WorkerCommand::Clear);
         self.removals.clear();

@@ -176,6 +176,90 @@ fn a_takeover_installs_every_sa_once_and_in_slices() {
     assert_eq!(installed.len(), SAS as usize, "each once");
 }
 
+/// A member that is about to own what was handed over to it, in the moment it has the lease.
+fn successor(now: &mut Nanos) -> Member {
+    let mut member = Member::new(config(), full_disk(), [3; 32], *now).unwrap();
+    member.incoming = Some(Nanos::MAX);
+    while member.ownership.owner().is_none() {
+        for event in carry_out_for_workers(&mut member, *now) {
+            assert!(!matches!(event, WorkerCommand::Serve), "nothing to serve yet");
+        }
+        if member.ownership.owner().is_none() {
+            *now = member.next_deadline().unwrap().max(*now);
+            member.handle_timeout(*now);
+        }
+    }
+    member
+}
+
+/// Carries out what a cluster of one needs, until it owns; returns what the workers are told before.
+fn carry_out_for_workers(member: &mut Member, now: Nanos) -> Vec<WorkerCommand> {
+    let mut commands = Vec::new();
+    while member.ownership.owner().is_none() {
+        let mut persisted = None;
+        while let Some(output) = member.poll_output() {
+            match output {
+                Output::Persist(batch) => persisted = Some(batch.number),
+                Output::Worker { command, .. } => commands.push(command),
+                _ => {}
+            }
+        }
+        let Some(number) = persisted else { break };
+        member.handle(now, Input::Persisted(number));
+    }
+    commands
+}
+
+fn worker_commands(member: &mut Member) -> Vec<WorkerCommand> {
+    let outputs = std::iter::from_fn(|| member.poll_output());
+    let commands = outputs.filter_map(|output| match output {
+        Output::Worker { command, .. } => Some(command),
+        _ => None,
+    });
+    commands.collect()
+}
+
+#[test]
+fn a_successor_keeps_frames_as_long_as_its_sas_take_to_load() {
+    let mut now = Nanos::from_secs(1);
+    let mut member = successor(&mut now);
+    let (mut installed, mut served) = (0, 0);
+    let mut hold_until = Nanos::ZERO;
+    for _ in 0..SAS {
+        for command in worker_commands(&mut member) {
+            match command {
+                WorkerCommand::Hold { until } => hold_until = until,
+                WorkerCommand::InstallOutbound { .. } => installed += 1,
+                WorkerCommand::Serve => {
+                    assert_eq!(installed, SAS as usize, "not before the last SA");
+                    served += 1;
+                }
+                _ => {}
+            }
+        }
+        if served > 0 {
+            break;
+        }
+        assert!(now < hold_until, "what waits is kept");
+        // As on a slow machine: each slice takes longer than an election.
+        now = now.plus_ms(limits::LOAD_PAUSE_MS_MAX);
+        member.handle_timeout(now);
+    }
+    assert_eq!(served, 2, "each worker once");
+}
+
+#[test]
+fn a_successor_that_loses_the_ownership_while_it_loads_keeps_nothing() {
+    let mut now = Nanos::from_secs(1);
+    let mut member = successor(&mut now);
+    worker_commands(&mut member);
+    member.relinquish(now, crate::LossCause::Leadership);
+    let commands = worker_commands(&mut member);
+    let ends = |command: &&WorkerCommand| matches!(command, WorkerCommand::Hold { until } if *until == now);
+    assert_eq!(commands.iter().filter(ends).count(), 2, "{commands:?}");
+    assert!(!commands.iter().any(|command| matches!(command, WorkerCommand::Serve)));
+}
+
 /// What is on a disk behind its last checkpoint, at most.
 #[derive(Default)]
 struct LogSize {
