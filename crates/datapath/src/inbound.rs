@@ -199,9 +199,10 @@ impl<P: Port> Nodes<P> {
         let inbound = packet.place.and_then(|place| self.sad.inbound_mut(place));
         let inbound = inbound.ok_or(DropReason::UnknownSpi)?;
         let sequence = opening.sequence();
+        let before = inbound.progress();
         let finished = inbound.sa.finish(opening, packet.authentic, buf.bytes_mut());
         if packet.authentic {
-            inbound.note(context.now, &mut self.events, context.counters);
+            inbound.note(context.now, before, &mut self.events, context.counters);
         }
         match finished {
             Ok(opened) => {

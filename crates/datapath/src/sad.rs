@@ -48,11 +48,30 @@ impl Inbound {
         self.asking.answered();
     }
 
-    /// After an authentic packet: asks for a higher horizon once half of the way is gone, or at
-    /// once when the peer's numbers are already beyond it.
+    /// Grows with every authentic packet that was not here before, and with no other: accepted ones,
+    /// and those beyond the horizon that are the highest so far.
     #[inline]
-    pub(crate) fn note(&mut self, now: Nanos, events: &mut EventSink, counters: &Counters) {
-        self.rate.add(1, now);
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        (self.sa.packets(), self.sa.highest_authenticated())
+    }
+
+    /// After an authentic packet, with the [`progress`](Self::progress) before it: asks for a higher
+    /// horizon once half of the way is gone, or at once when the peer's numbers are already beyond it.
+    ///
+    /// The rate is that of new packets. What is replayed into the ambiguous zone is authentic too, and
+    /// counting it would let anybody who once listened raise the horizon by the speed of his replays,
+    /// and with it the zone that the peer has to cross after the next takeover.
+    #[inline]
+    pub(crate) fn note(
+        &mut self,
+        now: Nanos,
+        before: (u64, u64),
+        events: &mut EventSink,
+        counters: &Counters,
+    ) {
+        if self.progress() != before {
+            self.rate.add(1, now);
+        }
         if !self.use_raised && self.sa.packets() > 0 {
             self.use_raised = events.raise(WorkerEvent::InUse { spi: self.sa.spi() }, counters);
         }

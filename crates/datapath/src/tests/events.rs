@@ -141,6 +141,31 @@ fn an_authentic_packet_in_the_ambiguous_zone_is_refused_and_told_once() {
     assert_eq!(in_use.count(), 1, "once, when the peer counts beyond the floor");
 }
 
+/// Rate of the only question about a horizon: that of 3 new packets, whatever was replayed before.
+fn rate_asked_after(bursts_replayed: u64) -> u64 {
+    let mut bench = Bench::new();
+    install_horizon(&mut bench, 50, 54);
+    bench.peer.jump_to(40);
+    let old = bench.peer.seal(&request(1));
+    for _ in 0..bursts_replayed {
+        bench.inbound(&vec![old.clone(); 60]);
+    }
+    assert_eq!(bench.dropped(DropReason::Ambiguous), 60 * bursts_replayed);
+    bench.peer.jump_to(51);
+    let fresh: Vec<Vec<u8>> = (0..3).map(|_| bench.peer.seal(&request(1))).collect();
+    assert_eq!(bench.inbound(&fresh).len(), 3);
+    let rate = bench.events().iter().find_map(|event| match event {
+        WorkerEvent::HorizonLow { rate_pps, .. } => Some(*rate_pps),
+        _ => None,
+    });
+    rate.expect("half of the way is gone")
+}
+
+#[test]
+fn replays_into_the_ambiguous_zone_do_not_count_as_the_peers_rate() {
+    assert_eq!(rate_asked_after(0), rate_asked_after(10));
+}
+
 #[test]
 fn a_forged_packet_in_the_ambiguous_zone_tells_nothing() {
     let mut bench = Bench::new();
