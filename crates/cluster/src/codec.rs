@@ -32,6 +32,15 @@ pub enum CodecError {
         /// The highest one this release reads.
         known: u32,
     },
+    /// The cluster is of a level this release does not know: there may be fields in its records that
+    /// would be lost here, in the next snapshot.
+    #[error("the cluster is of level {found}, this release of {known}: upgrade this member")]
+    Level {
+        /// The cluster's level.
+        found: u32,
+        /// The highest one this release reads and writes.
+        known: u32,
+    },
     /// Not the protobuf messages of this release.
     #[error("malformed")]
     Malformed,
@@ -99,6 +108,7 @@ impl State {
         });
         let mut state = Self::assemble(message.applied, owner);
         state.membership = Membership::from_wire(message.membership.take());
+        check_level(state.membership.level())?;
         state.settlement = settlement_from_wire(message.settlement)?;
         for ike in std::mem::take(&mut message.ike_sas) {
             let (spi, record) = ike_from_wire(ike, unsaid)?;
@@ -162,6 +172,11 @@ fn check_version(found: u32) -> Result<(), CodecError> {
         wire::VERSION_MAJOR => Ok(()),
         _ => Err(CodecError::Newer { found, known: wire::VERSION_MAJOR }),
     }
+}
+
+pub(crate) fn check_level(found: u32) -> Result<(), CodecError> {
+    let known = crate::level::LEVEL;
+    if found > known { Err(CodecError::Level { found, known }) } else { Ok(()) }
 }
 
 fn body_to_wire(command: &Command) -> wire::Body {

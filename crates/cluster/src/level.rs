@@ -7,8 +7,9 @@
 //! Commands, fields and messages of a level are written only from then on, and the level never
 //! goes down. Upgrading is replacing the program on one member after the other.
 //!
-//! A member that meets what it does not know all the same (a downgrade below the cluster's level)
-//! halts with the reason; it disturbs nobody, and nobody waits for it.
+//! A member below the cluster's level all the same (it was downgraded) reads neither the entry that
+//! raised it nor a snapshot behind that: it does not start, or halts, with the reason; it disturbs
+//! nobody, and nobody waits for it.
 
 /// What this release can read and write.
 pub const LEVEL: u32 = MEMBERSHIP;

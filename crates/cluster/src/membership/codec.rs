@@ -2,6 +2,7 @@
 
 use super::{MemberChange, MemberCommand, MemberRecord, Membership};
 use crate::codec::CodecError;
+use crate::codec::check_level;
 use crate::{Configuration, MemberId, wire};
 use std::collections::BTreeSet;
 
@@ -24,7 +25,10 @@ impl MemberCommand {
     pub(crate) fn from_wire(members: wire::Members) -> Result<Self, CodecError> {
         let body = members.body.ok_or(CodecError::Invalid("the change of members"))?;
         Ok(match body {
-            wire::MembersBody::RaiseLevel(level) => Self::RaiseLevel(level),
+            wire::MembersBody::RaiseLevel(level) => {
+                check_level(level)?;
+                Self::RaiseLevel(level)
+            }
             wire::MembersBody::Record(records) => {
                 Self::Record(records.members.into_iter().map(record_from_wire).collect())
             }

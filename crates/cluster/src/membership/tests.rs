@@ -1,4 +1,5 @@
 use super::*;
+use crate::CodecError;
 use crate::Command;
 
 fn record(address: u64) -> MemberRecord {
@@ -107,7 +108,7 @@ fn members_survive_the_snapshot_and_their_commands_the_wire() {
     configure(&mut state, &[1, 3, 4], &[1, 2, 3], &[]);
     assert_eq!(State::restore(&state.snapshot()).unwrap(), state);
     for command in [
-        MemberCommand::RaiseLevel(7),
+        MemberCommand::RaiseLevel(crate::level::LEVEL),
         MemberCommand::Record(vec![(MemberId(1), record(1))]),
         MemberCommand::Begin { add: Some((MemberId(4), record(4))), remove: Some(MemberId(2)) },
         MemberCommand::Begin { add: None, remove: Some(MemberId(2)) },
@@ -141,4 +142,20 @@ fn a_forced_survivor_with_a_young_log_retires_the_members_it_was_started_with() 
     state.force_quorum(1, MemberId(2), &[MemberId(1), MemberId(2), MemberId(3)]);
     let retired: Vec<_> = state.membership().retired().collect();
     assert_eq!(retired, [MemberId(1), MemberId(3)]);
+}
+
+#[test]
+fn a_release_below_the_level_of_the_cluster_reads_neither_its_entry_nor_its_snapshot() {
+    let (found, known) = (crate::level::LEVEL + 1, crate::level::LEVEL);
+    let raise = MemberCommand::RaiseLevel(found);
+    let entry = Command::Members(raise.clone()).encode().unwrap();
+    let refused = CodecError::Level { found, known };
+    assert_eq!(Command::decode(&entry), Err(refused.clone()));
+    assert!(refused.to_string().contains("upgrade this member"), "{refused}");
+
+    let mut state = State::new();
+    apply(&mut state, MemberCommand::RaiseLevel(known));
+    assert!(State::restore(&state.snapshot()).is_ok());
+    apply(&mut state, raise);
+    assert_eq!(State::restore(&state.snapshot()).map(|_| ()), Err(refused));
 }
