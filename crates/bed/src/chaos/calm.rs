@@ -10,21 +10,22 @@
 //! Announcements are captured, and nothing else: at full load whole captures would outgrow memory
 //! and be load themselves.
 
-use super::client::{CLIENTS, Client, Seen, connection_settings};
+use super::client::{CLIENTS, Client, Seen, Tally};
 use super::fault::Rekey;
 use super::inflict::restart_if_ended;
+use super::prepare_cluster;
 use super::speech::Speech;
 use crate::bed::{Bed, BedOptions};
 use crate::capture::{Capture, Direction};
 use crate::cuts::{Way, cut};
 use crate::demo::Progress;
 use crate::error::BedError;
-use crate::member::{Cluster, ClusterOptions, Profile, Programs};
+use crate::member::{Cluster, Profile, Programs};
 use crate::report::{Machine, Promise};
 use crate::time::{Wall, rounded};
 use crate::topology::Size;
 use crate::wait::let_pass;
-use crate::wire::{Sender, Tap, tcp_resets};
+use crate::wire::{Sender, Tap};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,8 @@ pub struct CalmReport {
     pub mbit_per_s: f64,
     /// TCP resets on the clients' tunnel devices.
     pub tcp_resets: u64,
+    /// Frames that the captures missed: above 0, the zeros above prove less.
+    pub capture_dropped_frames: u64,
     /// Longest gap between answers to the first client's prober.
     pub longest_gap_ms: f64,
     /// Probes of the first client.
@@ -103,6 +106,7 @@ impl CalmReport {
             Promise::zero("download with a wrong SHA-256", self.sha256_mismatches),
             Promise::zero("download that ended early", self.downloads_failed),
             Promise::zero("TCP reset", self.tcp_resets),
+            Promise::zero("frame missed by the captures", self.capture_dropped_frames),
             Promise::new(
                 "there was load",
                 format!("{} downloads, {} Mbit/s", self.downloads, self.mbit_per_s),
@@ -162,12 +166,7 @@ impl Calm {
             large_file_bytes: DOWNLOAD_BYTES,
             limit_bytes_per_s: UNPACED,
         })?;
-        let cluster_options = ClusterOptions {
-            programs: options.programs.clone(),
-            profile: options.profile,
-            connection_settings: connection_settings(),
-        };
-        let mut cluster = Cluster::prepare(&bed, cluster_options)?;
+        let mut cluster = prepare_cluster(&bed, &options.programs, options.profile)?;
         cluster.start_all(&bed)?;
         cluster.wait_for_owner(SETTLE_LIMIT)?;
         let connect =
@@ -224,22 +223,20 @@ impl Calm {
             report.longest_gap_ms = rounded(gap.outage_ms);
             (report.probes_sent, report.probes_lost) = (gap.probes_sent, gap.probes_lost);
         }
-        for seen in &seen {
-            report.tcp_resets += seen.resets.as_ref().map_or(Ok(0), tcp_resets)?;
-            for download in &seen.downloads {
-                let whole = download.failure.is_none();
-                report.downloads += u64::from(whole);
-                report.downloads_failed += u64::from(!whole);
-                let right = download.sha256 == self.bed.content.sha256;
-                report.sha256_mismatches += u64::from(whole && !right);
-            }
-        }
+        let tally = Tally::of(&seen, &self.bed.content)?;
+        report.tcp_resets = tally.tcp_resets;
+        report.capture_dropped_frames = tally.capture_dropped_frames;
+        report.downloads = tally.downloads;
+        report.downloads_failed = tally.downloads_failed;
+        report.sha256_mismatches = tally.sha256_mismatches;
         let megabits = (report.downloads * DOWNLOAD_BYTES * 8) as f64 / 1e6;
         report.mbit_per_s = rounded(megabits / end.s_since(self.begin));
         let finish =
             |(sender, capture): (Sender, Capture)| Ok(Tap { sender, file: capture.finish()? });
         let taps =
             self.announcements.into_iter().map(finish).collect::<Result<Vec<_>, BedError>>()?;
+        report.capture_dropped_frames +=
+            taps.iter().map(|tap| tap.file.dropped_frames).sum::<u64>();
         report.owner_changes = Speech::read(&taps, &[])?.owners().changes;
         Ok(())
     }

@@ -12,6 +12,8 @@ use crate::peers::{connection_tables, identity, inner, join};
 use crate::probe::{ProbeLog, Prober};
 use crate::time::Wall;
 use crate::topology::{COMMON, ECHO_PORT};
+use crate::web::Content;
+use crate::wire::tcp_resets;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,6 +58,43 @@ pub struct Seen {
     pub resets: Option<CaptureFile>,
     /// Its downloads.
     pub downloads: Vec<DownloadLog>,
+}
+
+/// What all clients saw together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// TCP resets on their tunnel devices.
+    pub tcp_resets: u64,
+    /// Frames that those captures missed.
+    pub capture_dropped_frames: u64,
+    /// Downloads that were whole.
+    pub downloads: u64,
+    /// Downloads that ended early.
+    pub downloads_failed: u64,
+    /// Downloads that were whole and wrong.
+    pub sha256_mismatches: u64,
+}
+
+impl Tally {
+    /// Counts what was `seen` of downloads of `content`.
+    ///
+    /// # Errors
+    /// When a capture cannot be read.
+    pub fn of(seen: &[Seen], content: &Content) -> Result<Self, BedError> {
+        let mut tally = Self::default();
+        for file in seen.iter().filter_map(|seen| seen.resets.as_ref()) {
+            tally.tcp_resets += tcp_resets(file)?;
+            tally.capture_dropped_frames += file.dropped_frames;
+        }
+        for download in seen.iter().flat_map(|seen| &seen.downloads) {
+            let whole = download.failure.is_none();
+            tally.downloads += u64::from(whole);
+            tally.downloads_failed += u64::from(!whole);
+            let right = download.sha256 == content.sha256;
+            tally.sha256_mismatches += u64::from(whole && !right);
+        }
+        Ok(tally)
+    }
 }
 
 impl Client {

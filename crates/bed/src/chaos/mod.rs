@@ -39,8 +39,8 @@ use crate::report::Machine;
 use crate::time::{Wall, rounded};
 use crate::topology::Size;
 use crate::wait::{check_interrupt, let_pass, wait_until};
-use crate::wire::{OutsideWire, Sender, Tap, tcp_resets};
-use client::{CLIENTS, Client, Seen, connection_settings};
+use crate::wire::{OutsideWire, Sender, Tap};
+use client::{CLIENTS, Client, Seen, Tally, connection_settings};
 use deliveries::Deliveries;
 use fault::{Fault, Plan, Turn};
 use inflict::{Faults, restart_if_ended};
@@ -120,6 +120,12 @@ pub fn run(options: &ChaosOptions, progress: &mut dyn Progress) -> Result<Report
     Ok(report)
 }
 
+/// Three members that have a connection for every client.
+fn prepare_cluster(bed: &Bed, programs: &Programs, profile: Profile) -> Result<Cluster, BedError> {
+    let (programs, connection_settings) = (programs.clone(), connection_settings());
+    Cluster::prepare(bed, ClusterOptions { programs, profile, connection_settings })
+}
+
 /// One act's cluster, clients, stranger and captures.
 struct Storm {
     // Order matters: what runs ends before the namespaces it runs in.
@@ -147,12 +153,7 @@ impl Storm {
             large_file_bytes: DOWNLOAD_BYTES,
             limit_bytes_per_s: DOWNLOAD_BYTES_PER_S,
         })?;
-        let cluster_options = ClusterOptions {
-            programs: options.programs.clone(),
-            profile: options.profile,
-            connection_settings: connection_settings(),
-        };
-        let mut cluster = Cluster::prepare(&bed, cluster_options)?;
+        let mut cluster = prepare_cluster(&bed, &options.programs, options.profile)?;
         let faults = Faults::prepare(&bed)?;
         // Members are captured before they run, so that the first owner's announcement is seen too;
         // clients as soon as they are.
@@ -430,19 +431,12 @@ impl Storm {
         let seen: Vec<Seen> = clients.into_iter().map(Client::finish).collect::<Result<_, _>>()?;
         let end = Wall::now();
         cluster.stop();
-        for seen in &seen {
-            if let Some(file) = &seen.resets {
-                report.tcp_resets += tcp_resets(file)?;
-                report.capture_dropped_frames += file.dropped_frames;
-            }
-            for download in &seen.downloads {
-                let whole = download.failure.is_none();
-                report.downloads += u64::from(whole);
-                report.downloads_failed += u64::from(!whole);
-                let right = download.sha256 == bed.content.sha256;
-                report.sha256_mismatches += u64::from(whole && !right);
-            }
-        }
+        let tally = Tally::of(&seen, &bed.content)?;
+        report.tcp_resets += tally.tcp_resets;
+        report.capture_dropped_frames += tally.capture_dropped_frames;
+        report.downloads += tally.downloads;
+        report.downloads_failed += tally.downloads_failed;
+        report.sha256_mismatches += tally.sha256_mismatches;
         let (outside, inside, deliveries) = captures.finish(report)?;
         let wire = OutsideWire::read(&outside)?;
         let mut speech = Speech::read(&outside, &inside)?;
