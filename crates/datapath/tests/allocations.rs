@@ -5,7 +5,7 @@
 
 use allocation_counter::measure;
 use crossbeam::queue::ArrayQueue;
-use holdfast_crypto::{AeadAlgorithm, Portable};
+use holdfast_crypto::{AeadAlgorithm, Engine};
 use holdfast_datapath::{
     ConnectionCount, Counters, Handoff, LeaseCell, Metric, Prefix, RingReceiver, RingSender, SaRef,
     Tables, TablesPublisher, TargetEntry, TargetTable, Way, Worker, WorkerCommand, WorkerEvent,
@@ -90,7 +90,7 @@ impl Bench {
             tables: publisher.reader(),
             counters: Arc::new(Counters::new()),
             handoff: Handoff::mesh(1).remove(0),
-            aead: Box::new(Portable),
+            aead: Box::new(Engine),
             limits: WorkerLimits { sas: 64, flows: 1 << 18 },
         });
         publisher.publish(Arc::new(tables(&parameters)));
