@@ -15,7 +15,6 @@ use prost::Message;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use zeroize::Zeroizing;
 
 /// What is allowed to targets.
 const ARRIVALS: ArrivalLimits = ArrivalLimits {
@@ -82,8 +81,7 @@ impl NoticeListener {
     /// Tells a target who owns the address, when it is connected; the member repeats what is lost.
     pub fn send(&mut self, target: TargetId, notice: &OwnerNotice) {
         let Some((token, arrived)) = self.arrivals.find_mut(target) else { return };
-        let bytes = Zeroizing::new(notice_message(notice).encode_to_vec());
-        arrived.channel.enqueue(bytes.to_vec());
+        arrived.channel.enqueue(notice_message(notice).encode_to_vec());
         if let Err(end) = arrived.channel.flush_all() {
             self.end(token, &end);
         }
