@@ -57,6 +57,16 @@ impl FlowKey {
         })
     }
 
+    /// The key of the whole datagram whose first fragment the checked packet is; `None` when it is too
+    /// short for its ports (RFC 1858, 3.2.1 has such ones dropped) or not the first.
+    pub fn of_first_fragment(packet: &ipv4::View<'_>) -> Option<Self> {
+        if packet.fragment_offset() != 0 {
+            return None;
+        }
+        let (src_port, dst_port) = ports(packet.protocol(), packet.payload())?;
+        Some(Self { src_port, dst_port, ..Self::of(packet)? })
+    }
+
     /// The key to distribute a checked packet by: like [`FlowKey::of`], but an ICMP error counts
     /// as part of the connection it reports on, so that it reaches the host that keeps it.
     pub fn of_connection(packet: &ipv4::View<'_>) -> Option<Self> {
@@ -227,6 +237,20 @@ mod tests {
         let mut packet = udp_packet(4000, 80);
         packet[6] = 0x20;
         assert_eq!(FlowKey::parse(&packet).unwrap().src_port, 0);
+    }
+
+    #[test]
+    fn the_first_fragment_has_the_ports_of_its_datagram() {
+        let whole = udp_packet(4000, 80);
+        let first = |packet: &[u8]| FlowKey::of_first_fragment(&ipv4::View::parse(packet).unwrap());
+        let mut packet = whole.clone();
+        packet[6] = 0x20;
+        assert_eq!(first(&packet), FlowKey::parse(&whole));
+        packet[7] = 1;
+        assert_eq!(first(&packet), None);
+        let mut tiny = whole[..23].to_vec();
+        (tiny[3], tiny[6]) = (23, 0x20);
+        assert_eq!(first(&tiny), None);
     }
 
     #[test]

@@ -36,12 +36,15 @@ pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_UDP: u8 = 17;
 /// Protocol number of ESP (RFC 4303).
 pub const PROTOCOL_ESP: u8 = 50;
+/// Congestion experienced, as explicit congestion notification (RFC 3168, 5).
+pub const ECN_CE: u8 = 3;
 /// The TTL of packets this appliance originates.
 pub const DEFAULT_TTL: u8 = 64;
 
+pub(crate) const RESERVED_FLAG: u16 = 0x8000;
 const DONT_FRAGMENT: u16 = 0x4000;
-const MORE_FRAGMENTS: u16 = 0x2000;
-const OFFSET_MASK: u16 = 0x1fff;
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
+pub(crate) const OFFSET_MASK: u16 = 0x1fff;
 
 /// A header and its payload, with every length checked.
 #[derive(Debug, Clone, Copy)]

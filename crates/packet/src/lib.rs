@@ -29,6 +29,7 @@ pub mod esp;
 pub mod ethernet;
 mod field;
 mod flow;
+pub mod fragment;
 pub mod frame;
 pub mod gue;
 pub mod icmp;
