@@ -38,6 +38,7 @@ pub(crate) fn config() -> MemberConfig {
         workers: 2,
         maglev_seed: 1,
         flow_seed: 2,
+        tunnel: holdfast_datapath::TunnelRules::default(),
         member_addresses: BTreeMap::new(),
         join: false,
         succession: SuccessionPolicy::default(),

@@ -4,7 +4,7 @@
 //!            for another station -------> NotUnicast
 //!   frame -> ARP ----------------------> Arp                     (with and without a lease)
 //!            no valid lease -----------> NotOwner, LeaseExpired  (or passed on, or kept)
-//!            outside, to common -------> Esp | Ike | Echo | KeepAlive ...
+//!            outside, to common -------> Esp | Ike | Echo | Fragment | KeepAlive ...
 //!            inside, to inside address-> Echo
 //!            inside, to anywhere else -> Outbound
 //! ```
@@ -63,6 +63,8 @@ impl InnerPacket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FromOutside {
     Esp(EspAt),
+    /// A piece of a packet to the common address.
+    Fragment,
     Ike,
     Arp,
     Echo,
@@ -126,8 +128,7 @@ pub(crate) fn from_outside(frame: &[u8], tables: &Tables, lease: LeaseState) -> 
         Link::Arp => Ok(FromOutside::Arp),
         Link::Unleased(reason) => Ok(FromOutside::Unleased(reason)),
         Link::Ipv4(packet) if packet.destination() != tables.common => Err(DropReason::NotForUs),
-        // AES-GCM needs the whole packet, and nobody reassembles here (RFC 4303, 3.4.1).
-        Link::Ipv4(packet) if packet.is_fragment() => Err(DropReason::Fragment),
+        Link::Ipv4(packet) if packet.is_fragment() => Ok(FromOutside::Fragment),
         Link::Ipv4(packet) => outside_protocol(&packet),
     });
     verdict.unwrap_or_else(FromOutside::Drop)

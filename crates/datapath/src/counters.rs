@@ -49,6 +49,12 @@ pub enum Metric {
     EchoAnswered,
     /// ICMP "fragmentation needed" sent to targets.
     TooBigReported,
+    /// Packets from outside put together from fragments.
+    Reassembled,
+    /// Packets too long for the way ahead that went on in fragments.
+    Fragmented,
+    /// SYN whose segment size was lowered to what fits into the tunnel.
+    SegmentSizesLowered,
     /// Frames handed to the controller.
     Punted,
     /// Frames sent on the controller's behalf.
@@ -96,6 +102,9 @@ impl Metric {
         Self::ArpAnswered,
         Self::EchoAnswered,
         Self::TooBigReported,
+        Self::Reassembled,
+        Self::Fragmented,
+        Self::SegmentSizesLowered,
         Self::Punted,
         Self::Injected,
         Self::HandedOff,
@@ -131,6 +140,9 @@ impl Metric {
             Self::ArpAnswered => "arp_answered",
             Self::EchoAnswered => "echo_answered",
             Self::TooBigReported => "too_big_reported",
+            Self::Reassembled => "reassembled",
+            Self::Fragmented => "fragmented",
+            Self::SegmentSizesLowered => "segment_sizes_lowered",
             Self::Punted => "punted",
             Self::Injected => "injected",
             Self::HandedOff => "handed_off",

@@ -8,8 +8,18 @@ use crate::tables::{TargetEntry, Way};
 use crate::worker::{Context, Nodes, Origin};
 use arrayvec::ArrayVec;
 use holdfast_ipsec::DropReason;
-use holdfast_packet::{BURST, FlowKey, PacketBuf, Port, Side, ethernet, ipv4};
+use holdfast_packet::{BURST, FlowKey, PacketBuf, Port, Side, ethernet, ipv4, tcp};
 use std::hint::black_box;
+
+/// What became of a packet that went to its target.
+enum Went<B> {
+    /// Into a frame for the inside network.
+    Frame(B),
+    /// To the target on this host.
+    Delivered,
+    /// Aside: its pieces are still to come.
+    Aside,
+}
 
 /// An inner packet on its way to a target.
 #[derive(Debug)]
@@ -25,6 +35,17 @@ impl<B: PacketBuf> Onward<B> {
     #[inline]
     pub(crate) fn new(context: &Context<'_>, buf: B, flow: FlowKey) -> Self {
         let connection = connection(buf.bytes(), &flow);
+        Self::of_connection(context, buf, flow, connection)
+    }
+
+    /// A packet whose connection is known.
+    #[inline]
+    pub(crate) fn of_connection(
+        context: &Context<'_>,
+        buf: B,
+        flow: FlowKey,
+        connection: FlowKey,
+    ) -> Self {
         let hash = connection.quick_hash(context.tables.flow_seed);
         Self { buf: Some(buf), flow, connection, hash }
     }
@@ -54,6 +75,18 @@ impl<P: Port> Nodes<P> {
             });
         }
         context.counters.add(Metric::Opened, count);
+        if !self.too_long.is_empty() {
+            self.go_on_in_pieces(context);
+        }
+    }
+
+    /// Lowers the segment size in a SYN to what fits into the tunnel the answers will take.
+    #[cold]
+    fn clamp_request(&mut self, context: &Context<'_>, buf: &mut P::Buf, flow: &FlowKey) {
+        let answers = context.tables.spd.lookup(&flow.reversed());
+        let place = answers.and_then(|answers| self.sad.find_outbound(answers.spi));
+        let largest = self.largest_through(place);
+        self.clamp(context, buf, largest);
     }
 
     /// Sends a packet whose target is known and needs nothing but an Ethernet header. False when
@@ -68,7 +101,8 @@ impl<P: Port> Nodes<P> {
     ) -> bool {
         let Some(header) = self.hops.get(number, &self.flows, context.tables) else { return false };
         let Some(mut buf) = packet.buf.take() else { return false };
-        if buf.bytes().len() > mtu || buf.prepend(ethernet::HEADER_LEN).is_err() {
+        let syn = packet.flow.protocol == ipv4::PROTOCOL_TCP && tcp::opens(buf.bytes());
+        if syn || buf.bytes().len() > mtu || buf.prepend(ethernet::HEADER_LEN).is_err() {
             packet.buf = Some(buf);
             return false;
         }
@@ -129,11 +163,12 @@ impl<P: Port> Nodes<P> {
             return false;
         };
         match self.address(context, packet, target) {
-            Ok(Some(buf)) => {
+            Ok(Went::Frame(buf)) => {
                 self.io.send(Side::Inside, buf);
                 true
             }
-            Ok(None) => true,
+            Ok(Went::Delivered) => true,
+            Ok(Went::Aside) => false,
             Err(reason) => {
                 context.drop_packet(reason);
                 false
@@ -141,18 +176,21 @@ impl<P: Port> Nodes<P> {
         }
     }
 
-    /// The frame for the target's station; `None` when the packet was delivered on this host.
+    /// The frame for the target's station, if it takes one.
     #[inline]
     fn address(
         &mut self,
         context: &Context<'_>,
         packet: &mut Onward<P::Buf>,
         target: &TargetEntry,
-    ) -> Result<Option<P::Buf>, DropReason> {
+    ) -> Result<Went<P::Buf>, DropReason> {
         let Onward { buf, flow, connection, .. } = packet;
         let mut buf = buf.take().ok_or(DropReason::NoBuffer)?;
+        if flow.protocol == ipv4::PROTOCOL_TCP && tcp::opens(buf.bytes()) {
+            self.clamp_request(context, &mut buf, flow);
+        }
         if matches!(target.way, Way::Local) {
-            return self.deliver(context, buf).map(|()| None);
+            return self.deliver(context, buf).map(|()| Went::Delivered);
         }
         let Some(mac) = target.mac else {
             self.events.resolve(Side::Inside, target.address, context.now, context.counters);
@@ -162,7 +200,8 @@ impl<P: Port> Nodes<P> {
         let largest = self.io.mtu(Side::Inside).saturating_sub(around);
         if buf.bytes().len() > largest {
             self.report_inner_too_big(context, buf.bytes(), flow, largest);
-            return Err(DropReason::TooBig);
+            self.set_onward_aside(context, buf, *flow, *connection, largest);
+            return Ok(Went::Aside);
         }
         if !matches!(target.way, Way::Clear) {
             mark(context, &mut buf, connection, &target.way)?;
@@ -175,7 +214,7 @@ impl<P: Port> Nodes<P> {
         };
         // The room has just been made.
         let _ = header.emit(buf.bytes_mut());
-        Ok(Some(buf))
+        Ok(Went::Frame(buf))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::worker::{Context, Nodes, Origin};
 use arrayvec::ArrayVec;
 use holdfast_crypto::OpenJob;
 use holdfast_ipsec::{DropReason, Opened, Opening, Spi};
+use holdfast_packet::ipv4::ECN_CE;
 use holdfast_packet::{BURST, PacketBuf, Port, Side, ipv4};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -29,8 +30,7 @@ use std::net::Ipv4Addr;
 /// Time between two reports of unknown SPIs.
 const UNKNOWN_SPI_INTERVAL_MS: u64 = 10;
 
-/// Congestion experienced (RFC 3168, 5).
-const ECN_CE: u8 = 3;
+/// Explicit congestion notification (RFC 3168, 5).
 const ECN_ECT_1: u8 = 1;
 const ECN_NOT_ECT: u8 = 0;
 
@@ -65,6 +65,7 @@ impl<P: Port> Nodes<P> {
         let mut onward = ArrayVec::new();
         self.accept(context, arriving, &mut onward);
         self.distribute(context, &mut onward);
+        self.distribute_followers(context);
     }
 
     /// Finds the SA of each packet; packets of a run have the same.
@@ -181,7 +182,7 @@ impl<P: Port> Nodes<P> {
             let verdict = self.finish(context, packet, opening, buf);
             authenticated += u64::from(packet.authentic);
             match verdict {
-                Ok(passed) => onward.push(passed),
+                Ok(passed) => onward.extend(passed),
                 Err(reason) => context.drop_packet(reason),
             }
         }
@@ -195,7 +196,7 @@ impl<P: Port> Nodes<P> {
         packet: &Arriving<P::Buf>,
         opening: Opening,
         mut buf: P::Buf,
-    ) -> Result<Onward<P::Buf>, DropReason> {
+    ) -> Result<Option<Onward<P::Buf>>, DropReason> {
         let inbound = packet.place.and_then(|place| self.sad.inbound_mut(place));
         let inbound = inbound.ok_or(DropReason::UnknownSpi)?;
         let sequence = opening.sequence();
@@ -205,10 +206,10 @@ impl<P: Port> Nodes<P> {
             inbound.note(context.now, before, &mut self.events, context.counters);
         }
         match finished {
-            Ok(opened) => {
-                decapsulate(&mut buf, &opened, packet.at.ecn)?;
-                Ok(Onward::new(context, buf, opened.flow))
-            }
+            Ok(opened) => match decapsulate(&mut buf, &opened, packet.at.ecn)? {
+                Extent::Whole => Ok(Some(Onward::new(context, buf, opened.flow))),
+                Extent::Fragment => self.follow(context, buf, opened.flow),
+            },
             Err(reason) => {
                 inbound.refused = inbound.refused.wrapping_add(1);
                 if reason == DropReason::Ambiguous {
@@ -220,6 +221,13 @@ impl<P: Port> Nodes<P> {
     }
 }
 
+/// How much of a datagram a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    Fragment,
+}
+
 /// Cuts the buffer to the inner packet and makes it one that was forwarded: checked, one hop less
 /// (RFC 4301, 5.1.2.1), congestion carried over.
 #[inline]
@@ -227,34 +235,31 @@ fn decapsulate<B: PacketBuf>(
     buf: &mut B,
     opened: &Opened,
     outer_ecn: u8,
-) -> Result<(), DropReason> {
+) -> Result<Extent, DropReason> {
     narrow(buf, opened.inner.start, opened.inner.len());
     // An outer header without a mark changes nothing.
     if outer_ecn == ECN_NOT_ECT
         && let Some(header) = buf.bytes_mut().first_chunk_mut()
         && ipv4::take_hop(header) == ipv4::Hop::Taken
     {
-        return Ok(());
+        return Ok(Extent::Whole);
     }
     decapsulate_with_care(buf, outer_ecn)
 }
 
 /// The same for every packet, with a reason for those that go no further.
 #[inline(never)]
-fn decapsulate_with_care<B: PacketBuf>(buf: &mut B, outer_ecn: u8) -> Result<(), DropReason> {
+fn decapsulate_with_care<B: PacketBuf>(buf: &mut B, outer_ecn: u8) -> Result<Extent, DropReason> {
     let inner = checked_packet(buf.bytes()).map_err(|reason| match reason {
         DropReason::BadChecksum => reason,
         _ => DropReason::InnerMalformed,
     })?;
-    if inner.is_fragment() {
-        // Without its ports a fragment cannot follow the other packets of its connection.
-        return Err(DropReason::Fragment);
-    }
+    let extent = if inner.is_fragment() { Extent::Fragment } else { Extent::Whole };
     let marked = combine_ecn(inner.ecn(), outer_ecn).ok_or(DropReason::EcnCongested)?;
     if marked != inner.ecn() {
         ipv4::set_ecn(buf.bytes_mut(), marked);
     }
-    ipv4::decrement_ttl(buf.bytes_mut()).map(|_| ()).ok_or(DropReason::TtlExpired)
+    ipv4::decrement_ttl(buf.bytes_mut()).map(|_| extent).ok_or(DropReason::TtlExpired)
 }
 
 /// RFC 6040, figure 4; `None` where it says drop.

@@ -29,7 +29,11 @@
 //!   allocated outside of it: the copy of a punted frame, at most [`PUNTS_PER_POLL`] per poll, and
 //!   the answer to a listing;
 //! * every packet that goes no further is counted under exactly one `DropReason`;
-//! * fragments inside the tunnel are dropped: they cannot be told which connection they belong to;
+//! * outer fragments are put together before they are looked at, within narrow bounds;
+//! * fragments inside the tunnel follow the first one of their datagram, which has its ports, to one
+//!   target; those that come before it wait a little;
+//! * a packet too long for its tunnel or target goes on in fragments if its sender allows that, else
+//!   its sender is told;
 //! * a target whose [`Way`] is [`Way::Marked`] gets its packets in GUE with a tag under the key of
 //!   the epoch ([`Marker`]), never in clear.
 #![forbid(unsafe_code)]
@@ -37,9 +41,11 @@
 mod classify;
 mod command;
 mod counters;
+mod cut;
 mod distribute;
 mod events;
 mod flows;
+mod fragments;
 mod handoff;
 mod handover;
 mod hops;
@@ -54,6 +60,7 @@ mod outbound;
 mod outer;
 mod outside;
 mod rate;
+mod reassembly;
 mod ring;
 mod sad;
 mod spi_table;
@@ -75,8 +82,8 @@ pub use mutation::set_mutation;
 pub use ring::{COMMAND_RING, EVENT_RING, RingReceiver, RingSender, ring};
 pub use sad::SAS_PER_WORKER;
 pub use tables::{
-    ConnectionCount, Prefix, SaRef, Stations, Tables, TablesPublisher, TablesReader, TargetEntry,
-    TargetTable, Way,
+    ConnectionCount, DontFragment, Prefix, SaRef, Stations, Tables, TablesPublisher, TablesReader,
+    TargetEntry, TargetTable, TunnelRules, Way,
 };
 pub use worker::{COMMANDS_PER_POLL, PollResult, Worker, WorkerLimits, WorkerParts};
 

@@ -10,6 +10,7 @@
 
 use crate::classify::{InnerPacket, narrow};
 use crate::counters::Metric;
+use crate::mark::MARK_OVERHEAD;
 use crate::mutation::{Mutation, mutated};
 use crate::outer::PerPacket;
 use crate::spi_table::Place;
@@ -20,7 +21,9 @@ use holdfast_crypto::SealJob;
 use holdfast_ipsec::{
     DropReason, ESP_HEADER_LEN, Encapsulation, ICV_LEN, OutboundSa, Sealing, Spi,
 };
-use holdfast_packet::{BURST, FlowKey, MacAddr, PacketBuf, Port, Side, ethernet, icmp, ipv4, udp};
+use holdfast_packet::{
+    BURST, FlowKey, MacAddr, PacketBuf, Port, Side, ethernet, icmp, ipv4, tcp, udp,
+};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 
@@ -64,6 +67,9 @@ impl<P: Port> Nodes<P> {
         self.number(context, leaving);
         self.seal(leaving);
         self.encapsulate(context, leaving);
+        if !self.too_long.is_empty() {
+            self.go_on_in_pieces(context);
+        }
     }
 
     /// Finds where the SA of each packet is, that its policy names.
@@ -116,12 +122,23 @@ impl<P: Port> Nodes<P> {
             let (Some(buf), Some(place)) = (&mut packet.buf, packet.place) else { continue };
             match self.begin_seal(context, buf, &packet.inner, place, largest) {
                 Ok(sealing) => packet.sealing = Some(sealing),
+                Err(DropReason::TooBig) => self.too_long(context, packet, largest),
                 Err(reason) => {
                     packet.buf = None;
                     context.drop_packet(reason);
                 }
             }
         }
+    }
+
+    /// A packet too long for its tunnel: it goes on in pieces, or its sender is told (RFC 4301, 8.1).
+    #[cold]
+    fn too_long(&mut self, context: &Context<'_>, packet: &mut Leaving<P::Buf>, largest: Largest) {
+        let outbound = packet.place.and_then(|place| self.sad.outbound(place));
+        let (Some(outbound), Some(buf)) = (outbound, packet.buf.take()) else { return };
+        let largest = largest.through(&outbound.sa);
+        self.report_too_big(context, buf.bytes(), &packet.inner, largest);
+        self.set_leaving_aside(context, buf, packet.inner, largest);
     }
 
     #[inline]
@@ -134,9 +151,7 @@ impl<P: Port> Nodes<P> {
         largest: Largest,
     ) -> Result<Sealing, DropReason> {
         let outbound = self.sad.outbound(place).ok_or(DropReason::NoSa)?;
-        let largest = largest.through(&outbound.sa);
-        if usize::from(inner.len) > largest {
-            self.report_too_big(context, buf.bytes(), inner, largest);
+        if usize::from(inner.len) > largest.through(&outbound.sa) {
             return Err(DropReason::TooBig);
         }
         if !outbound.outer.is_of(context.tables.generation) {
@@ -144,6 +159,10 @@ impl<P: Port> Nodes<P> {
         }
         narrow(buf, ethernet::HEADER_LEN, usize::from(inner.len));
         ipv4::decrement_ttl(buf.bytes_mut()).ok_or(DropReason::TtlExpired)?;
+        if inner.flow.protocol == ipv4::PROTOCOL_TCP && tcp::opens(buf.bytes()) {
+            let largest = self.largest_through(Some(place));
+            self.clamp(context, buf, largest);
+        }
         let outbound = self.sad.outbound_mut(place).ok_or(DropReason::NoSa)?;
         let begun = outbound.sa.begin_seal(buf);
         if begun.as_ref().is_err_and(|reason| *reason == DropReason::SequenceEnd) {
@@ -152,6 +171,26 @@ impl<P: Port> Nodes<P> {
             outbound.note(context.now, &mut self.events, context.counters);
         }
         begun
+    }
+
+    /// The longest packet that fits both into the tunnel of an outbound SA and, marked, onto the
+    /// inside network: a connection has two directions.
+    #[cold]
+    pub(crate) fn largest_through(&self, place: Option<Place>) -> usize {
+        let largest = Largest::of(self.io.mtu(Side::Outside));
+        let outbound = place.and_then(|place| self.sad.outbound(place));
+        let tunnel = outbound.map_or(largest.in_udp, |outbound| largest.through(&outbound.sa));
+        tunnel.min(self.io.mtu(Side::Inside).saturating_sub(MARK_OVERHEAD))
+    }
+
+    /// Lowers the segment size that the SYN in `buf` announces to what `largest` allows.
+    #[cold]
+    pub(crate) fn clamp(&self, context: &Context<'_>, buf: &mut P::Buf, largest: usize) {
+        if context.tables.tunnel.clamp_segment_size
+            && tcp::clamp_segment_size(buf.bytes_mut(), largest)
+        {
+            context.counters.add(Metric::SegmentSizesLowered, 1);
+        }
     }
 
     /// Makes the outer headers of an SA for this generation of tables.
@@ -189,8 +228,7 @@ impl<P: Port> Nodes<P> {
         }
     }
 
-    /// Puts the outer headers in front and sends. DSCP, ECN and the ban on fragmentation are the
-    /// inner packet's (RFC 4301, 5.1.2.1; RFC 6040, 4.1 normal mode).
+    /// Puts the outer headers in front and sends.
     #[inline(never)]
     fn encapsulate(
         &mut self,
@@ -207,13 +245,8 @@ impl<P: Port> Nodes<P> {
                 context.drop_packet(DropReason::NoRoom);
                 continue;
             };
-            let per_packet = PerPacket {
-                dscp: packet.inner.dscp,
-                ecn: packet.inner.ecn,
-                dont_fragment: packet.inner.dont_fragment,
-                // Unique enough where fragmentation is allowed: 2^16 packets of one SA apart.
-                identification: sealing.sequence() as u16,
-            };
+            let rules = &context.tables.tunnel;
+            let per_packet = PerPacket::of(&packet.inner, rules, sealing.sequence());
             match outbound.outer.put(&mut buf, per_packet) {
                 Ok(()) => {
                     count += 1;

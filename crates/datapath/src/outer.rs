@@ -1,6 +1,8 @@
 //! The headers in front of an SA's packets: made once for each generation of tables, completed for
 //! each packet.
 
+use crate::classify::InnerPacket;
+use crate::tables::{DontFragment, TunnelRules};
 use holdfast_ipsec::{DropReason, Encapsulation, OutboundSa, Spi};
 use holdfast_packet::checksum::Sum;
 use holdfast_packet::{MacAddr, PacketBuf, ethernet, ipv4, udp};
@@ -18,6 +20,24 @@ pub(crate) struct PerPacket {
     pub(crate) ecn: u8,
     pub(crate) dont_fragment: bool,
     pub(crate) identification: u16,
+}
+
+impl PerPacket {
+    /// By the rules of the tunnel (RFC 4301, 5.1.2.1; RFC 6040, 4.1).
+    #[inline]
+    pub(crate) fn of(inner: &InnerPacket, rules: &TunnelRules, sequence: u64) -> Self {
+        Self {
+            dscp: rules.dscp.unwrap_or(inner.dscp),
+            ecn: if rules.ecn { inner.ecn } else { 0 },
+            dont_fragment: match rules.dont_fragment {
+                DontFragment::Copy => inner.dont_fragment,
+                DontFragment::Set => true,
+                DontFragment::Clear => false,
+            },
+            // Unique enough where fragmentation is allowed: 2^16 packets of one SA apart.
+            identification: sequence as u16,
+        }
+    }
 }
 
 /// The way of one SA: its headers, to the station that is the next hop in one generation of tables.

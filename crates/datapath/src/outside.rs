@@ -35,6 +35,10 @@ impl<P: Port> Nodes<P> {
     ) -> Option<Arriving<P::Buf>> {
         match from_outside(buf.bytes(), context.tables, context.lease) {
             FromOutside::Esp(at) => return Some(Arriving::new(buf, at)),
+            FromOutside::Fragment => {
+                let whole = self.reassemble(context, buf)?;
+                return self.other_from_outside(context, whole);
+            }
             FromOutside::Ike => self.punt(context, Side::Outside, &buf),
             FromOutside::Arp => self.arp(context, Side::Outside, buf),
             FromOutside::Echo => self.answer_echo(context, Side::Outside, buf),

@@ -94,6 +94,38 @@ impl Stations {
     }
 }
 
+/// What happens to the packets of all tunnels at their ends here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelRules {
+    /// The outer code point; `None` copies the inner one (RFC 4301, 5.1.2.1).
+    pub dscp: Option<u8>,
+    /// Whether congestion notification goes through the tunnel (RFC 6040, 4.1): normal mode, or
+    /// compatibility mode, in which the outer header takes no part in it.
+    pub ecn: bool,
+    /// Whether fragmentation of the outer packet is forbidden (RFC 4301, 8.1).
+    pub dont_fragment: DontFragment,
+    /// Whether the segment size of TCP connections is lowered to what fits into the tunnel, so that
+    /// they need no ICMP to find out.
+    pub clamp_segment_size: bool,
+}
+
+impl Default for TunnelRules {
+    fn default() -> Self {
+        Self { dscp: None, ecn: true, dont_fragment: DontFragment::Copy, clamp_segment_size: true }
+    }
+}
+
+/// The ban on fragmentation in outer headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DontFragment {
+    /// As in the inner header.
+    Copy,
+    /// Always.
+    Set,
+    /// Never.
+    Clear,
+}
+
 /// One generation of everything a worker looks up.
 #[derive(Debug, Clone)]
 pub struct Tables {
@@ -121,6 +153,8 @@ pub struct Tables {
     pub neighbours: BTreeMap<Ipv4Addr, MacAddr>,
     /// Secret of [`holdfast_packet::FlowKey::hash`], the same on all members.
     pub flow_seed: u64,
+    /// What happens to packets at the ends of tunnels.
+    pub tunnel: TunnelRules,
     /// The ports of the other members, as far as they are known.
     pub members: Vec<Stations>,
 }
@@ -141,6 +175,7 @@ impl Tables {
             targets: TargetTable { table: Arc::new(Table::new(&[], 2, 0)), by_id: BTreeMap::new() },
             neighbours: BTreeMap::new(),
             flow_seed: 0,
+            tunnel: TunnelRules::default(),
             members: Vec::new(),
         }
     }

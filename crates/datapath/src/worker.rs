@@ -2,21 +2,24 @@
 
 use crate::command::{LIST_LIMIT, Retired, WorkerCommand, WorkerEvent};
 use crate::counters::{Counters, Metric};
+use crate::cut::SetAside;
 use crate::events::EventSink;
 use crate::flows::{FLOWS, FlowTable};
+use crate::fragments::FragmentTable;
 use crate::handoff::{HandedOff, Handoff};
 use crate::handover::{Handover, Stance};
 use crate::hops::Hops;
 use crate::io::{Guard, Io};
 use crate::lease::{LeaseCell, LeaseState};
 use crate::mutation::{Mutation, mutated};
+use crate::reassembly::Reassembly;
 use crate::ring::{RingReceiver, RingSender};
 use crate::sad::{SAS_PER_WORKER, Sad};
 use crate::tables::{Pace, Tables, TablesReader};
 use arrayvec::ArrayVec;
 use holdfast_crypto::AeadBurst;
 use holdfast_ipsec::DropReason;
-use holdfast_packet::{BURST, MacAddr, Nanos, Port, Side, arp, ethernet};
+use holdfast_packet::{BURST, FlowKey, MacAddr, Nanos, Port, Side, arp, ethernet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -132,6 +135,10 @@ pub(crate) struct Nodes<P: Port> {
     pub(crate) sad: Sad,
     pub(crate) flows: FlowTable,
     pub(crate) hops: Hops,
+    /// Fragments from outside.
+    pub(crate) reassembly: Reassembly<P::Buf>,
+    /// Fragments from peers, each with its flow.
+    pub(crate) fragments: FragmentTable<(P::Buf, FlowKey)>,
     pub(crate) handoff: Handoff<P::Buf>,
     pub(crate) handover: Handover<P::Buf>,
     pub(crate) aead: Box<dyn AeadBurst>,
@@ -139,6 +146,8 @@ pub(crate) struct Nodes<P: Port> {
     pub(crate) spi_mask: u32,
     pub(crate) unknown_spi: Pace,
     pub(crate) too_big_left: usize,
+    /// Packets of this burst that go on in fragments.
+    pub(crate) too_long: SetAside<P::Buf>,
 }
 
 impl<P: Port> Worker<P> {
@@ -157,12 +166,15 @@ impl<P: Port> Worker<P> {
                 sad: Sad::new(parts.limits.sas, spi_mask.count_ones()),
                 flows: FlowTable::new(parts.limits.flows),
                 hops: Hops::new(),
+                reassembly: Reassembly::new(),
+                fragments: FragmentTable::new(),
                 handoff: parts.handoff,
                 handover: Handover::new(),
                 aead: parts.aead,
                 spi_mask,
                 unknown_spi: Pace::default(),
                 too_big_left: 0,
+                too_long: SetAside::new(),
             },
         }
     }
@@ -197,6 +209,8 @@ impl<P: Port> Worker<P> {
         nodes.begin();
         let mut packets = nodes.take_commands(judge, commands);
         let context = nodes.take_stance(judge());
+        nodes.give_up_reassembly(&context);
+        nodes.give_up_fragments(&context);
         packets += nodes.receive(&context, Side::Outside);
         packets += nodes.receive(&context, Side::Inside);
         packets += nodes.receive_local(&context);

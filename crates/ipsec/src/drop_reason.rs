@@ -46,6 +46,10 @@ drop_reasons! {
     Ipv4Malformed, "ipv4_malformed", "The IPv4 header contradicts itself or the length of the packet.";
     BadChecksum, "bad_checksum", "An IPv4, UDP or ICMP checksum does not add up.";
     Fragment, "fragment", "The packet is an IP fragment where only whole packets can be processed.";
+    FragmentRepeated, "fragment_repeated", "The fragment of an outer packet is here already.";
+    FragmentOverlap, "fragment_overlap", "The fragments of an outer packet overlap or contradict each other.";
+    ReassemblyFull, "reassembly_full", "More fragments of outer packets are under way than are kept.";
+    ReassemblyExpired, "reassembly_expired", "The other fragments of the outer packet did not come in time.";
     NotForUs, "not_for_us", "The packet is for an address that this cluster does not serve.";
     ProtocolUnsupported, "protocol_unsupported", "The packet is for the common address but neither ESP, UDP nor ICMP.";
     UdpMalformed, "udp_malformed", "The UDP header contradicts the length of the packet.";
@@ -76,6 +80,8 @@ drop_reasons! {
     InnerMalformed, "inner_malformed", "The inner packet is not a well-formed IPv4 packet.";
     SelectorMismatch, "selector_mismatch", "The inner packet is none that the SA's traffic selectors allow.";
     EcnCongested, "ecn_congested", "The tunnel marks congestion for an inner packet that does not take part in ECN (RFC 6040 section 4.2).";
+    FragmentAlone, "fragment_alone", "The first fragment of the datagram, which names its connection, did not come in time.";
+    FragmentsFull, "fragments_full", "More fragments wait for the first of their datagram than are kept.";
     // Between: forwarding and distribution.
     TtlExpired, "ttl_expired", "The packet has no hops left.";
     TooBig, "too_big", "The packet does not fit the link or tunnel it has to take.";

@@ -1,7 +1,7 @@
 //! What a member is told once, at its start.
 
 use holdfast_cluster::{Incarnation, MemberId, TargetId};
-use holdfast_datapath::Prefix;
+use holdfast_datapath::{Prefix, TunnelRules};
 use holdfast_ike::{Identity, IkeConfig};
 use holdfast_packet::MacAddr;
 use holdfast_replica::Timing;
@@ -45,6 +45,8 @@ pub struct MemberConfig {
     pub maglev_seed: u64,
     /// Secret of the flow hash.
     pub flow_seed: u64,
+    /// What happens to packets at the ends of tunnels.
+    pub tunnel: TunnelRules,
     /// Which member should own when several could.
     pub succession: SuccessionPolicy,
 }
@@ -84,6 +86,7 @@ impl MemberConfig {
             workers: 0,
             maglev_seed: 0,
             flow_seed: 0,
+            tunnel: TunnelRules::default(),
             succession: SuccessionPolicy::default(),
         }
     }

@@ -206,6 +206,7 @@ impl TablesKeeper {
             targets: self.targets(config, state, inside, (notices, owner)),
             neighbours: outside.known(),
             flow_seed: config.flow_seed,
+            tunnel: config.tunnel,
             members: members.all_stations(),
         }))
     }

@@ -9,7 +9,8 @@ use std::net::Ipv4Addr;
 
 /// Never given here, and why.
 const NOT_HERE: &[DropReason] = &[
-    DropReason::HandoffFull, // needs two workers: in `workers`
+    DropReason::HandoffFull,     // needs two workers: in `workers`
+    DropReason::FragmentOverlap, // takes two packets at least: in `reassembly`
 ];
 
 type Scenario = (DropReason, fn(&mut Bench));
@@ -28,10 +29,25 @@ const SCENARIOS: &[Scenario] = &[
     (DropReason::Ipv4Malformed, |bench| outside_packet_with(bench, 0, 0x42)),
     (DropReason::BadChecksum, |bench| outside_packet_with(bench, 8, 3)),
     (DropReason::Fragment, |bench| {
-        let mut packet = frame::udp_packet(PEER, 500, COMMON, 500, &[0; 40]);
+        let mut packet = frame::icmp_packet(COMMON, INSIDE, &echo_request());
         packet[6] = 0x20;
         set_checksum(&mut packet);
-        bench.receive(Side::Outside, &from_peer(&packet));
+        bench.receive(Side::Inside, &from_target(&packet));
+    }),
+    (DropReason::FragmentRepeated, |bench| {
+        outside_fragment(bench, 1, 0x2000, 40);
+        outside_fragment(bench, 1, 0x2000, 40);
+    }),
+    (DropReason::ReassemblyFull, |bench| {
+        for identification in 0..65 {
+            outside_fragment(bench, identification, 0x2000, 40);
+            bench.poll();
+        }
+    }),
+    (DropReason::ReassemblyExpired, |bench| {
+        outside_fragment(bench, 1, 0x2000, 40);
+        bench.poll();
+        bench.now = bench.now.plus_ms(1_000);
     }),
     (DropReason::NotForUs, |bench| {
         let packet = frame::udp_packet(PEER, 500, Ipv4Addr::new(198, 51, 100, 99), 500, &[0; 40]);
@@ -145,13 +161,26 @@ const SCENARIOS: &[Scenario] = &[
         bench.peer.ecn = 3;
         seal_one(bench);
     }),
+    (DropReason::FragmentAlone, |bench| {
+        arrive_alone(bench, 1);
+        bench.poll();
+        bench.now = bench.now.plus_ms(500);
+    }),
+    (DropReason::FragmentsFull, |bench| {
+        for identification in 0..128 {
+            arrive_alone(bench, identification);
+            bench.poll();
+        }
+        arrive_alone(bench, 128);
+    }),
     (DropReason::TtlExpired, |bench| {
         let header = ipv4::Repr { ttl: 1, ..ipv4::Repr::new(COMMON, CLIENT, 17, 0) };
         let packet = frame::ipv4_packet(&header, &[0; 8]);
         bench.receive(Side::Inside, &from_target(&packet));
     }),
     (DropReason::TooBig, |bench| {
-        let packet = frame::udp_packet(COMMON, 80, CLIENT, 1, &[0; 1472]);
+        let header = ipv4::Repr { dont_fragment: true, ..ipv4::Repr::new(COMMON, CLIENT, 1, 0) };
+        let packet = frame::ipv4_packet(&header, &[0; 1480]);
         bench.receive(Side::Inside, &from_target(&packet));
     }),
     (DropReason::NoTarget, |bench| {
@@ -290,17 +319,6 @@ fn another_key_opens_nothing() {
 }
 
 #[test]
-fn fragments_inside_the_tunnel_are_dropped() {
-    let mut bench = Bench::new();
-    let mut fragment = request(1);
-    fragment[6] = 0x20;
-    set_checksum(&mut fragment);
-    let sealed = bench.peer.seal(&fragment);
-    assert!(bench.inbound(&[sealed]).is_empty());
-    assert_eq!(bench.dropped(DropReason::Fragment), 1);
-}
-
-#[test]
 fn reserved_spis_are_unknown() {
     let mut bench = Bench::new();
     for spi in [0u32, 255] {
@@ -321,6 +339,30 @@ fn outside_packet_with(bench: &mut Bench, at: usize, value: u8) {
 fn outside_udp(bench: &mut Bench, port: u16, payload: &[u8]) {
     let packet = frame::udp_packet(PEER, 500, COMMON, port, payload);
     bench.receive(Side::Outside, &from_peer(&packet));
+}
+
+fn echo_request() -> icmp::Repr<'static> {
+    icmp::Repr::EchoRequest { identifier: 1, sequence: 1, data: b"" }
+}
+
+/// A fragment for the common address, with these flags and this offset.
+fn outside_fragment(bench: &mut Bench, identification: u16, place: u16, len: usize) {
+    let header =
+        ipv4::Repr { identification, ..ipv4::Repr::new(PEER, COMMON, ipv4::PROTOCOL_ESP, 0) };
+    let mut packet = frame::ipv4_packet(&header, &vec![0; len]);
+    packet[6..8].copy_from_slice(&place.to_be_bytes());
+    set_checksum(&mut packet);
+    bench.receive(Side::Outside, &from_peer(&packet));
+}
+
+/// The second fragment of a datagram.
+fn arrive_alone(bench: &mut Bench, identification: u16) {
+    let mut packet = request(1);
+    packet[4..6].copy_from_slice(&identification.to_be_bytes());
+    packet[7] = 1;
+    set_checksum(&mut packet);
+    let sealed = bench.peer.seal(&packet);
+    bench.receive(Side::Outside, &sealed);
 }
 
 fn seal_one(bench: &mut Bench) {

@@ -165,15 +165,16 @@ fn a_packet_that_just_fits_passes_and_one_byte_more_is_reported() {
 #[test]
 fn too_big_packets_are_reported_only_when_asked_for_and_not_without_end() {
     let mut bench = Bench::new();
-    let packet = |dont_fragment, protocol| {
-        let header = ipv4::Repr { dont_fragment, ..ipv4::Repr::new(COMMON, CLIENT, protocol, 0) };
+    let packet = |protocol| {
+        let header =
+            ipv4::Repr { dont_fragment: true, ..ipv4::Repr::new(COMMON, CLIENT, protocol, 0) };
         frame::ipv4_packet(&header, &vec![0; 1480])
     };
-    bench.outbound(&[packet(false, ipv4::PROTOCOL_UDP), packet(true, ipv4::PROTOCOL_ICMP)]);
+    bench.outbound(&[packet(ipv4::PROTOCOL_ICMP)]);
     assert!(bench.sent(Side::Inside).is_empty());
-    bench.outbound(&vec![packet(true, ipv4::PROTOCOL_UDP); 64]);
+    bench.outbound(&vec![packet(ipv4::PROTOCOL_UDP); 64]);
     assert_eq!(bench.sent(Side::Inside).len(), 8);
-    assert_eq!(bench.dropped(DropReason::TooBig), 66);
+    assert_eq!(bench.dropped(DropReason::TooBig), 65);
 }
 
 #[test]

@@ -210,6 +210,20 @@ fn a_packet_too_long_to_be_marked_is_answered_through_the_tunnel() {
     assert_eq!(&view.payload()[6..8], (room as u16).to_be_bytes());
 }
 
+#[test]
+fn a_packet_too_long_to_be_marked_goes_in_pieces_if_its_sender_allows_it() {
+    let mut bench = Bench::new();
+    only_target(&mut bench, Way::Marked(marker()));
+    let packet = frame::udp_packet(CLIENT, 4000, COMMON, 80, &[9; 1472]);
+    let sealed = bench.peer.seal(&packet);
+    let frames = bench.inbound(&[sealed]);
+    assert_eq!(frames.len(), 2);
+    assert!(frames.iter().all(|frame| packet_of(frame).len() <= usize::from(MTU)));
+    let marked = (bench.metric(Metric::Marked), bench.metric(Metric::Opened));
+    assert_eq!(marked, (2, 2));
+    assert!(bench.drops().is_empty());
+}
+
 const HOST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 4, 1]);
 const LOCAL_MAC: MacAddr = MacAddr([2, 0, 0, 0, 4, 2]);
 

@@ -808,6 +808,7 @@ fn member_config(setup: &Setup) -> MemberConfig {
         workers: setup.workers,
         maglev_seed: 7,
         flow_seed: 9,
+        tunnel: holdfast_datapath::TunnelRules::default(),
         succession: setup.succession.clone(),
     }
 }

@@ -104,6 +104,7 @@ fn config() -> MemberConfig {
         workers: 2,
         maglev_seed: 1,
         flow_seed: 2,
+        tunnel: holdfast_datapath::TunnelRules::default(),
     }
 }
 
