@@ -241,6 +241,7 @@ fn member_config(
         workers: workers.count(),
         maglev_seed: credentials.cluster_seed("maglev"),
         flow_seed: credentials.cluster_seed("flow"),
+        tunnel: config.tunnel,
         succession: succession(config),
     }
 }

@@ -24,6 +24,7 @@ pub use target::{
 };
 
 use holdfast_crypto::SecretBytes;
+use holdfast_datapath::TunnelRules;
 use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal, TakeoverPolicy};
 use holdfast_member::Takeback;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -59,6 +60,8 @@ pub struct Config {
     pub dpdk: Dpdk,
     /// IKE in general.
     pub ike: Ike,
+    /// What happens to packets at the ends of tunnels.
+    pub tunnel: TunnelRules,
     /// Who may connect.
     pub connections: Vec<Connection>,
     /// Who serves.

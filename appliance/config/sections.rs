@@ -8,6 +8,7 @@ use super::{
     TARGETS_MAX, Takeover, Target, Timing, check,
 };
 use holdfast_crypto::{Level, SecretBytes};
+use holdfast_datapath::{DontFragment, TunnelRules};
 use holdfast_dpdk_wrap::Device;
 use holdfast_ike::{EsnPolicy, EspProposal, Identity, IkeProposal, TakeoverPolicy};
 use holdfast_member::Takeback;
@@ -86,6 +87,7 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
         local(s)
     });
     let dpdk = file.table("dpdk").map_or_else(Dpdk::default, |s| dpdk(s, places));
+    let tunnel = file.table("tunnel").map_or_else(TunnelRules::default, tunnel);
     let local_id = file.table("ike").and_then(ike);
     let service = addresses.as_ref().map(|a| a.service.clone()).unwrap_or_default();
     let connections = file
@@ -122,6 +124,7 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
         local: local.flatten(),
         dpdk,
         ike: Ike { local_id },
+        tunnel,
         connections: connections?,
         targets: targets?,
         notice_address,
@@ -130,7 +133,7 @@ fn whole(file: Section<'_, '_>, folder: &Path, places: &mut Places) -> Option<Co
 }
 
 /// The sections of a member that carries traffic.
-const TRAFFIC: [&str; 10] = [
+const TRAFFIC: [&str; 11] = [
     "takeover",
     "addresses",
     "outside",
@@ -138,6 +141,7 @@ const TRAFFIC: [&str; 10] = [
     "local",
     "dpdk",
     "ike",
+    "tunnel",
     "connection",
     "target",
     "targets",
@@ -171,6 +175,7 @@ fn witness(file: Section<'_, '_>, member: Member, cluster: Option<Cluster>) -> O
         inside: port,
         dpdk: Dpdk::default(),
         ike: Ike { local_id: Identity::Ipv4(nothing) },
+        tunnel: TunnelRules::default(),
         connections: Vec::new(),
         targets: Vec::new(),
         notice_address: None,
@@ -309,6 +314,26 @@ fn dpdk(s: Section<'_, '_>, places: &mut Places) -> Dpdk {
     s.finish();
     places.cpus = cpus.offset;
     Dpdk { hugepages, memory_mb, cpus: cpus.value, idle, aead }
+}
+
+fn tunnel(s: Section<'_, '_>) -> TunnelRules {
+    const BANS: &[(&str, DontFragment)] =
+        &[("copy", DontFragment::Copy), ("set", DontFragment::Set), ("clear", DontFragment::Clear)];
+    let default = TunnelRules::default();
+    let dscp = s.or("dscp", default.dscp, code_point).value;
+    let ecn = s.or("ecn", default.ecn, flag).value;
+    let dont_fragment = s.or("dont_fragment", default.dont_fragment, word(BANS)).value;
+    let clamp = s.or("clamp_segment_size", default.clamp_segment_size, flag).value;
+    s.finish();
+    TunnelRules { dscp, ecn, dont_fragment, clamp_segment_size: clamp }
+}
+
+/// A DSCP, or `None` for the inner packet's.
+fn code_point(value: &DeValue<'_>) -> Result<Option<u8>, String> {
+    if value.as_str() == Some("copy") {
+        return Ok(None);
+    }
+    number(0, 63)(value).map(Some).map_err(|form| format!("{form}, or \"copy\""))
 }
 
 fn ike(s: Section<'_, '_>) -> Option<Identity> {

@@ -1,4 +1,5 @@
 use super::*;
+use holdfast_datapath::DontFragment;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -51,6 +52,20 @@ fn a_takeover_policy_is_read() {
     let takeback = Takeback::Idle;
     assert_eq!(config.takeover, Takeover { takeback, hold_down_s: 5, idle_s: 10 });
     assert_eq!(config.cluster.members.iter().map(|m| m.preference).collect::<Vec<_>>(), [9, 0, 0]);
+}
+
+#[test]
+fn rules_of_the_tunnel_are_read() {
+    let text = example()
+        .replace("dscp = \"copy\"", "dscp = 46")
+        .replace("ecn = true", "ecn = false")
+        .replace("dont_fragment = \"copy\"", "dont_fragment = \"set\"")
+        .replace("clamp_segment_size = true", "clamp_segment_size = false");
+    let config = Config::parse(&text, Path::new("/etc/holdfast")).unwrap();
+    let dont_fragment = DontFragment::Set;
+    let expected =
+        TunnelRules { dscp: Some(46), ecn: false, dont_fragment, clamp_segment_size: false };
+    assert_eq!(config.tunnel, expected);
 }
 
 #[test]
@@ -169,6 +184,7 @@ fn values_that_cannot_be_are_refused() {
             "must be \"default\" or \"relaxed\" or \"brisk\"",
         ),
         ("takeback = \"never\"", "takeback = \"maybe\"", "\"never\" or \"idle\" or \"now\""),
+        ("dscp = \"copy\"", "dscp = 64", "must be a whole number from 0 to 63, or \"copy\""),
         ("hold_down_s = 60", "hold_down_s = 0", "must be a whole number from 1"),
         ("idle_s = 10", "idle_s = \"10\"", "idle_s: must be a whole number"),
         ("preference = 0", "preference = 256", "preference: must be a whole number from 0 to 255"),
