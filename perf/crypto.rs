@@ -13,7 +13,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 #[cfg(feature = "aws-lc-rs")]
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_128_GCM, AES_192_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use holdfast_crypto::{AeadAlgorithm, AeadBurst, AeadKey, Engine, Level, OpenJob, SealJob};
 
 /// Packets of a burst.
@@ -192,7 +192,8 @@ impl Candidate for AwsLc {
         let packets = packets.get_or_insert_with(|| {
             let algorithm = match case.algorithm {
                 AeadAlgorithm::Aes128Gcm16 => &AES_128_GCM,
-                AeadAlgorithm::Aes256Gcm16 => &AES_256_GCM,
+                AeadAlgorithm::Aes192Gcm16 => &AES_192_GCM,
+                _ => &AES_256_GCM,
             };
             let key = |at| UnboundKey::new(algorithm, &key_octets(case.algorithm, at));
             *keys = (0..case.sas).map(|at| LessSafeKey::new(key(at).expect("a key"))).collect();
@@ -440,7 +441,7 @@ fn main() {
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     let mut json = "[".to_owned();
-    for &algorithm in AeadAlgorithm::ALL {
+    for &algorithm in AeadAlgorithm::GCM {
         for direction in [Direction::Encrypt, Direction::Decrypt] {
             for (&sas, &size) in
                 options.sas.iter().flat_map(|sas| options.sizes.iter().map(move |size| (sas, size)))

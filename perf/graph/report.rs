@@ -63,7 +63,7 @@ impl Row {
     /// Words that name a load on the command line.
     pub(crate) fn name(direction: Direction, load: &Load) -> String {
         let Load { size, sas, flows, window_packets, .. } = load;
-        let (direction, aead) = (direction.name(), aead_name(load.algorithm));
+        let (direction, aead) = (direction.name(), load.algorithm.name());
         format!("{direction} {aead} {size} sas={sas} flows={flows} window={window_packets}")
     }
 
@@ -72,7 +72,7 @@ impl Row {
         json!({
             "bench": "graph",
             "direction": self.direction.name(),
-            "aead": aead_name(self.load.algorithm),
+            "aead": self.load.algorithm.name(),
             "size": self.load.size.to_string(),
             "sas": self.load.sas,
             "flows": self.load.flows,
@@ -87,7 +87,7 @@ impl Row {
 
     fn as_csv(&self) -> String {
         let Load { size, sas, flows, window_packets, .. } = self.load;
-        let (direction, aead) = (self.direction.name(), aead_name(self.load.algorithm));
+        let (direction, aead) = (self.direction.name(), self.load.algorithm.name());
         let ([min, p50, max], mpps) = (self.cycles, self.mpps_p50);
         let implementation = self.implementation;
         format!(
@@ -108,13 +108,6 @@ impl fmt::Display for Row {
         let ([min, p50, max], mpps) = (self.cycles, self.mpps_p50);
         let (name, implementation) = (Self::name(self.direction, &self.load), self.implementation);
         write!(f, "{name} {implementation}: {min:.0} / {p50:.0} / {max:.0} cycles, {mpps:.2} Mpps")
-    }
-}
-
-const fn aead_name(algorithm: AeadAlgorithm) -> &'static str {
-    match algorithm {
-        AeadAlgorithm::Aes128Gcm16 => "aes-128-gcm",
-        AeadAlgorithm::Aes256Gcm16 => "aes-256-gcm",
     }
 }
 
@@ -176,7 +169,7 @@ fn lines_of(rows: &[Row], group: (Direction, AeadAlgorithm, u32, u32, u32)) -> S
         }
     }
     let head =
-        format!("| {} | {} | {sas} | {flows} | {window} |", direction.name(), aead_name(algorithm));
+        format!("| {} | {} | {sas} | {flows} | {window} |", direction.name(), algorithm.name());
     let line = |name: &str, cell: &dyn Fn(Size) -> String| {
         let cells: String =
             crate::ALL_SIZES.iter().map(|size| format!(" {} |", cell(*size))).collect();

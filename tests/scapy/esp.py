@@ -1,9 +1,10 @@
 """scapy as an independent ESP implementation, asked over standard input.
 
 One JSON object a line in, one out:
-  {"op": "seal", key_salt, spi, sequence, esn, inner}  -> {"esp": hex}
-  {"op": "open", key_salt, spi, sequence, esn, esp}    -> {"inner": hex} or {"refused": reason}
-All octets are hex; "key_salt" is the key followed by four octets of salt (RFC 4106 section 8.1).
+  {"op": "seal", algorithm, key_salt, spi, sequence, esn, inner}  -> {"esp": hex}
+  {"op": "open", algorithm, key_salt, spi, sequence, esn, esp}    -> {"inner": hex} or {"refused": reason}
+All octets are hex; "algorithm" is scapy's name, "key_salt" the key followed by four octets of salt
+(RFC 4106 section 8.1).
 """
 
 import json
@@ -22,7 +23,7 @@ def association(ask):
     return SecurityAssociation(
         ESP,
         spi=ask["spi"],
-        crypt_algo="AES-GCM",
+        crypt_algo=ask["algorithm"],
         crypt_key=bytes.fromhex(ask["key_salt"]),
         tunnel_header=IP(**OUTER),
         esn_en=ask["esn"],

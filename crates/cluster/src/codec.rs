@@ -564,20 +564,30 @@ fn encapsulation_from_wire(
 }
 
 fn key_to_wire(key: &SaKey) -> wire::Key {
-    let key_bits = match key.algorithm() {
-        AeadAlgorithm::Aes128Gcm16 => 128,
-        AeadAlgorithm::Aes256Gcm16 => 256,
-    };
-    wire::Key { key_bits, key: Some(secret_to_wire(&key.key_and_salt())) }
+    let (encryption, key_bits) = algorithm_to_wire(key.algorithm());
+    wire::Key { key_bits, key: Some(secret_to_wire(&key.key_and_salt())), encryption }
+}
+
+/// Transform number and bits of the key; AES-GCM goes without its number, as it always did.
+const fn algorithm_to_wire(algorithm: AeadAlgorithm) -> (u32, u32) {
+    const ENCR_NULL_AUTH_AES_GMAC: u32 = 21;
+    const ENCR_CHACHA20_POLY1305: u32 = 28;
+    match algorithm {
+        AeadAlgorithm::Aes128Gcm16 => (0, 128),
+        AeadAlgorithm::Aes192Gcm16 => (0, 192),
+        AeadAlgorithm::Aes256Gcm16 => (0, 256),
+        AeadAlgorithm::ChaCha20Poly1305 => (ENCR_CHACHA20_POLY1305, 256),
+        AeadAlgorithm::Aes128Gmac => (ENCR_NULL_AUTH_AES_GMAC, 128),
+        AeadAlgorithm::Aes192Gmac => (ENCR_NULL_AUTH_AES_GMAC, 192),
+        AeadAlgorithm::Aes256Gmac => (ENCR_NULL_AUTH_AES_GMAC, 256),
+    }
 }
 
 fn key_from_wire(key: Option<wire::Key>) -> Result<SaKey, CodecError> {
     let key = key.ok_or(CodecError::Invalid("a key"))?;
-    let algorithm = match key.key_bits {
-        128 => AeadAlgorithm::Aes128Gcm16,
-        256 => AeadAlgorithm::Aes256Gcm16,
-        _ => return Err(CodecError::Invalid("the algorithm of a key")),
-    };
+    let said = (key.encryption, key.key_bits);
+    let algorithm = AeadAlgorithm::ALL.iter().find(|named| algorithm_to_wire(**named) == said);
+    let algorithm = *algorithm.ok_or(CodecError::Invalid("the algorithm of a key"))?;
     let octets = secret_from_wire(key.key, "a key")?;
     SaKey::new(algorithm, octets.as_bytes()).map_err(|_| CodecError::Invalid("a key"))
 }

@@ -2,7 +2,7 @@
 
 use crate::{Hold, IkeSpi, Owner, RecordName, TargetId};
 use crate::{MemberCommand, settlement::SettleItem};
-use holdfast_crypto::SecretBytes;
+use holdfast_crypto::{AeadAlgorithm, SecretBytes};
 use holdfast_ipsec::{ChildSaParameters, Spi};
 
 /// One entry of the replicated log.
@@ -124,6 +124,21 @@ pub enum StateChange {
     },
 }
 
+impl StateChange {
+    /// What every member must be able to read before this may be written. What IKE records of its own
+    /// needs no more than the records of the Child SAs that come with it.
+    fn level(&self) -> u32 {
+        let Self::PutChildSa { parameters, .. } = self else { return crate::level::FIRST };
+        let keys = [&parameters.inbound_key, &parameters.outbound_key];
+        let old = [AeadAlgorithm::Aes128Gcm16, AeadAlgorithm::Aes256Gcm16];
+        if keys.iter().all(|key| old.contains(&key.algorithm())) {
+            crate::level::FIRST
+        } else {
+            crate::level::ALGORITHMS
+        }
+    }
+}
+
 /// The direction of a grant, as seen from the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
@@ -155,7 +170,6 @@ impl Command {
             Self::Noop
             | Self::Members(MemberCommand::RaiseLevel(_))
             | Self::TakeOwnership { .. }
-            | Self::Ike { .. }
             | Self::CarryOn { .. }
             | Self::Hold { .. }
             | Self::Grant { .. }
@@ -163,6 +177,9 @@ impl Command {
             | Self::Settle { .. }
             | Self::SetTarget { .. } => crate::level::FIRST,
             Self::Members(_) => crate::level::MEMBERSHIP,
+            Self::Ike { changes, .. } => {
+                changes.iter().map(StateChange::level).max().unwrap_or(crate::level::FIRST)
+            }
         }
     }
 

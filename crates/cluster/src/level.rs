@@ -12,7 +12,7 @@
 //! nobody, and nobody waits for it.
 
 /// What this release can read and write.
-pub const LEVEL: u32 = MEMBERSHIP;
+pub const LEVEL: u32 = ALGORITHMS;
 
 /// What there was before levels were told: every command but those about members. Nothing has been
 /// released yet, so whoever adds a command gives it the level of its release (`Command::level`).
@@ -23,3 +23,6 @@ pub const SETTLEMENT: u32 = 2;
 
 /// Members are added, removed and replaced through the log.
 pub const MEMBERSHIP: u32 = 2;
+
+/// Child SAs with other algorithms than AES-GCM with 128 or 256 bits.
+pub const ALGORITHMS: u32 = 3;

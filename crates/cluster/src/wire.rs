@@ -157,11 +157,15 @@ pub(crate) struct ChildParameters {
 
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct Key {
-    /// The IANA transform attribute pair: ENCR_AES_GCM_16 with its key length in bits.
+    /// Bits of the cipher's key.
     #[prost(uint32, tag = "1")]
     pub(crate) key_bits: u32,
     #[prost(message, optional, tag = "2")]
     pub(crate) key: Option<Secret>,
+    /// The number of the cipher's transform in IANA's list; 0 is ENCR_AES_GCM_16, which was the only
+    /// one once. Written from level `ALGORITHMS` on.
+    #[prost(uint32, tag = "3")]
+    pub(crate) encryption: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

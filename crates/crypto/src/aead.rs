@@ -1,22 +1,28 @@
-//! AES-GCM with a 16-octet ICV: one packet at a time, and bursts of packets.
+//! AEADs with a 16-octet ICV: one packet at a time, and bursts of packets.
 //!
-//! The burst interface is the seam between the data plane and an implementation: a job per packet,
+//! AES-GCM is what bursts are made fast for; ChaCha20-Poly1305 and AES-GMAC have the same shape and
+//! run packet by packet. The burst interface is the seam between the data plane and an implementation: a job per packet,
 //! any mixture of keys, in place. [`Engine`] runs each job through the [`Level`] that its key was
 //! expanded for.
 
 use std::fmt;
 
+use aes_gcm::aead::consts::{U12, U16};
 use aes_gcm::aead::{AeadInOut, KeyInit};
-use aes_gcm::{Aes128Gcm, Aes256Gcm};
+use aes_gcm::{Aes128Gcm, Aes256Gcm, AesGcm};
+use chacha20poly1305::ChaCha20Poly1305;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
+use crate::gmac::Gmac;
 #[cfg(target_arch = "x86_64")]
 use crate::simd;
 use crate::{CryptoError, Level};
 
-/// Octets of a GCM nonce: 4 of salt and 8 of IV in ESP (RFC 4106 section 4) and IKE (RFC 5282
-/// section 4).
+type Aes192Gcm = AesGcm<aes::Aes192, U12>;
+
+/// Octets of a nonce: 4 of salt and 8 of IV in ESP (RFC 4106 section 4, RFC 7634 section 2, RFC 4543
+/// section 3.2) and IKE (RFC 5282 section 4).
 pub const NONCE_LEN: usize = 12;
 /// Octets of the ICV, the full-length authentication tag (RFC 4106 section 6).
 pub const TAG_LEN: usize = 16;
@@ -26,36 +32,82 @@ pub const TAG_LEN: usize = 16;
 pub enum AeadAlgorithm {
     /// AES-GCM with a 128-bit key and a 16-octet ICV.
     Aes128Gcm16,
+    /// AES-GCM with a 192-bit key and a 16-octet ICV.
+    Aes192Gcm16,
     /// AES-GCM with a 256-bit key and a 16-octet ICV.
     Aes256Gcm16,
+    /// ChaCha20 and Poly1305 (RFC 7634).
+    ChaCha20Poly1305,
+    /// Nothing encrypted, AES-GMAC with a 128-bit key over everything (RFC 4543).
+    Aes128Gmac,
+    /// The same with a 192-bit key.
+    Aes192Gmac,
+    /// The same with a 256-bit key.
+    Aes256Gmac,
 }
 
 impl AeadAlgorithm {
     /// Every algorithm.
-    pub const ALL: &[Self] = &[Self::Aes128Gcm16, Self::Aes256Gcm16];
+    pub const ALL: &[Self] = &[
+        Self::Aes128Gcm16,
+        Self::Aes192Gcm16,
+        Self::Aes256Gcm16,
+        Self::ChaCha20Poly1305,
+        Self::Aes128Gmac,
+        Self::Aes192Gmac,
+        Self::Aes256Gmac,
+    ];
+    /// AES-GCM with each length of key: what there is more than one [`Level`] of.
+    pub const GCM: &[Self] = &[Self::Aes128Gcm16, Self::Aes192Gcm16, Self::Aes256Gcm16];
 
     /// Octets of the key, without any salt.
     #[must_use]
     pub const fn key_len(self) -> usize {
         match self {
-            Self::Aes128Gcm16 => 16,
-            Self::Aes256Gcm16 => 32,
+            Self::Aes128Gcm16 | Self::Aes128Gmac => 16,
+            Self::Aes192Gcm16 | Self::Aes192Gmac => 24,
+            Self::Aes256Gcm16 | Self::Aes256Gmac | Self::ChaCha20Poly1305 => 32,
         }
+    }
+
+    /// What to call it in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aes128Gcm16 => "aes-128-gcm",
+            Self::Aes192Gcm16 => "aes-192-gcm",
+            Self::Aes256Gcm16 => "aes-256-gcm",
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
+            Self::Aes128Gmac => "aes-128-gmac",
+            Self::Aes192Gmac => "aes-192-gmac",
+            Self::Aes256Gmac => "aes-256-gmac",
+        }
+    }
+
+    /// Whether data is encrypted at all, or only authenticated.
+    #[must_use]
+    pub const fn encrypts(self) -> bool {
+        !matches!(self, Self::Aes128Gmac | Self::Aes192Gmac | Self::Aes256Gmac)
     }
 }
 
 /// Octets of data that one packet may have: GCM's limit (SP 800-38D, section 5.2.1.1).
 pub const DATA_LEN_MAX: u64 = (1 << 36) - 32;
 
-/// An expanded key: AES round keys and GHASH powers, wiped when dropped. It is a handle: the keys
-/// themselves lie where they were made.
+/// An expanded key, of AES-GCM round keys and GHASH powers, wiped when dropped. It is a handle: the
+/// keys themselves lie where they were made.
 pub struct AeadKey(Cipher);
 
 enum Cipher {
     #[cfg(target_arch = "x86_64")]
     Vaes512(simd::Key),
     Aes128(Box<Aes128Gcm>),
+    Aes192(Box<Aes192Gcm>),
     Aes256(Box<Aes256Gcm>),
+    ChaCha20(Box<ChaCha20Poly1305>),
+    Gmac(Box<Gmac>),
+    /// No key: authenticates nothing.
+    Refusing,
 }
 
 impl AeadKey {
@@ -83,6 +135,10 @@ impl AeadKey {
             return Err(error);
         }
         let cipher = match level {
+            // What there is one implementation of has it at every level.
+            _ if !AeadAlgorithm::GCM.contains(&algorithm) => {
+                return Cipher::portable(algorithm, key).map(Self).ok_or(error);
+            }
             #[cfg(target_arch = "x86_64")]
             Level::Vaes512 => simd::Key::new(algorithm, key).map(Cipher::Vaes512),
             #[cfg(not(target_arch = "x86_64"))]
@@ -106,6 +162,13 @@ impl AeadKey {
             .unwrap_or_else(|_| Self(Cipher::Aes256(Box::new(Aes256Gcm::new(key.into())))))
     }
 
+    /// No key at all: refuses to seal, and finds nothing authentic. For callers that cannot fail, in
+    /// place of a key of the wrong length.
+    #[must_use]
+    pub const fn refusing() -> Self {
+        Self(Cipher::Refusing)
+    }
+
     /// The algorithm this key is for.
     #[must_use]
     pub const fn algorithm(&self) -> AeadAlgorithm {
@@ -113,7 +176,10 @@ impl AeadKey {
             #[cfg(target_arch = "x86_64")]
             Cipher::Vaes512(key) => key.algorithm(),
             Cipher::Aes128(_) => AeadAlgorithm::Aes128Gcm16,
-            Cipher::Aes256(_) => AeadAlgorithm::Aes256Gcm16,
+            Cipher::Aes192(_) => AeadAlgorithm::Aes192Gcm16,
+            Cipher::Aes256(_) | Cipher::Refusing => AeadAlgorithm::Aes256Gcm16,
+            Cipher::ChaCha20(_) => AeadAlgorithm::ChaCha20Poly1305,
+            Cipher::Gmac(gmac) => gmac.algorithm(),
         }
     }
 
@@ -123,7 +189,7 @@ impl AeadKey {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
             Cipher::Vaes512(_) => Level::Vaes512,
-            Cipher::Aes128(_) | Cipher::Aes256(_) => Level::Portable,
+            _ => Level::Portable,
         }
     }
 
@@ -139,7 +205,8 @@ impl AeadKey {
     /// Encrypts `data` in place and returns the tag. The nonce must never repeat under this key.
     ///
     /// # Errors
-    /// [`CryptoError::OutputTooLong`] above [`DATA_LEN_MAX`].
+    /// [`CryptoError::OutputTooLong`] above [`DATA_LEN_MAX`], [`CryptoError::KeyLength`] without a
+    /// key.
     pub fn seal_one(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -149,13 +216,16 @@ impl AeadKey {
         if data.len() as u64 > DATA_LEN_MAX {
             return Err(CryptoError::OutputTooLong);
         }
-        let sealed = match &self.0 {
+        match &self.0 {
             #[cfg(target_arch = "x86_64")]
-            Cipher::Vaes512(key) => return Ok(key.seal(nonce, aad, data)),
-            Cipher::Aes128(cipher) => cipher.encrypt_inout_detached(nonce.into(), aad, data.into()),
-            Cipher::Aes256(cipher) => cipher.encrypt_inout_detached(nonce.into(), aad, data.into()),
-        };
-        sealed.map(Into::into).map_err(|_| CryptoError::OutputTooLong)
+            Cipher::Vaes512(key) => Ok(key.seal(nonce, aad, data)),
+            Cipher::Aes128(cipher) => seal(&**cipher, nonce, aad, data),
+            Cipher::Aes192(cipher) => seal(&**cipher, nonce, aad, data),
+            Cipher::Aes256(cipher) => seal(&**cipher, nonce, aad, data),
+            Cipher::ChaCha20(cipher) => seal(&**cipher, nonce, aad, data),
+            Cipher::Gmac(gmac) => Ok(gmac.tag(nonce, aad, data)),
+            Cipher::Refusing => Err(CryptoError::KeyLength { wanted: 32, got: 0 }),
+        }
     }
 
     /// Verifies the tag and decrypts `data` in place.
@@ -173,12 +243,12 @@ impl AeadKey {
             && match &self.0 {
                 #[cfg(target_arch = "x86_64")]
                 Cipher::Vaes512(key) => key.open(nonce, aad, data).ct_eq(tag).into(),
-                Cipher::Aes128(cipher) => cipher
-                    .decrypt_inout_detached(nonce.into(), aad, (&mut *data).into(), tag.into())
-                    .is_ok(),
-                Cipher::Aes256(cipher) => cipher
-                    .decrypt_inout_detached(nonce.into(), aad, (&mut *data).into(), tag.into())
-                    .is_ok(),
+                Cipher::Aes128(cipher) => opens(&**cipher, nonce, aad, data, tag),
+                Cipher::Aes192(cipher) => opens(&**cipher, nonce, aad, data, tag),
+                Cipher::Aes256(cipher) => opens(&**cipher, nonce, aad, data, tag),
+                Cipher::ChaCha20(cipher) => opens(&**cipher, nonce, aad, data, tag),
+                Cipher::Gmac(gmac) => gmac.tag(nonce, aad, data).ct_eq(tag).into(),
+                Cipher::Refusing => false,
             };
         if is_authentic {
             return Ok(());
@@ -188,15 +258,44 @@ impl AeadKey {
     }
 }
 
+fn seal<A: AeadInOut<NonceSize = U12, TagSize = U16>>(
+    cipher: &A,
+    nonce: &[u8; NONCE_LEN],
+    aad: &[u8],
+    data: &mut [u8],
+) -> Result<[u8; TAG_LEN], CryptoError> {
+    let tag = cipher.encrypt_inout_detached(nonce.into(), aad, data.into());
+    tag.map(Into::into).map_err(|_| CryptoError::OutputTooLong)
+}
+
+fn opens<A: AeadInOut<NonceSize = U12, TagSize = U16>>(
+    cipher: &A,
+    nonce: &[u8; NONCE_LEN],
+    aad: &[u8],
+    data: &mut [u8],
+    tag: &[u8; TAG_LEN],
+) -> bool {
+    cipher.decrypt_inout_detached(nonce.into(), aad, data.into(), tag.into()).is_ok()
+}
+
 impl Cipher {
-    /// For the `aes-gcm` crate; `None` when the key's length is wrong.
+    /// For the crates that run everywhere; `None` when the key's length is wrong.
     fn portable(algorithm: AeadAlgorithm, key: &[u8]) -> Option<Self> {
         Some(match algorithm {
             AeadAlgorithm::Aes128Gcm16 => {
                 Self::Aes128(Box::new(Aes128Gcm::new_from_slice(key).ok()?))
             }
+            AeadAlgorithm::Aes192Gcm16 => {
+                Self::Aes192(Box::new(Aes192Gcm::new_from_slice(key).ok()?))
+            }
             AeadAlgorithm::Aes256Gcm16 => {
                 Self::Aes256(Box::new(Aes256Gcm::new_from_slice(key).ok()?))
+            }
+            AeadAlgorithm::ChaCha20Poly1305 => {
+                Self::ChaCha20(Box::new(ChaCha20Poly1305::new_from_slice(key).ok()?))
+            }
+            AeadAlgorithm::Aes128Gmac | AeadAlgorithm::Aes192Gmac | AeadAlgorithm::Aes256Gmac => {
+                Self::Gmac(Box::new(Gmac::new(key)?))
             }
         })
     }

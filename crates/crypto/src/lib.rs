@@ -1,6 +1,6 @@
 //! The cryptography Holdfast needs, and nothing that knows what it is needed for.
 //!
-//! What it is: AES-GCM for bursts of packets, the PRFs, integrity algorithms and AES-CBC that IKEv2
+//! What it is: AES-GCM for bursts of packets, the other AEADs of ESP, the PRFs, integrity algorithms and AES-CBC that IKEv2
 //! negotiates, four key exchange groups, and a container for secrets that wipes itself. What it is
 //! not: it draws no randomness (generators are arguments), opens no socket, knows neither IKE nor
 //! ESP, and keeps no counter, so whoever seals is answerable for never repeating a nonce.
@@ -11,7 +11,7 @@
 //!     ▼                                   ▼
 //!   AeadBurst::{seal, open}             AeadKey::{seal_one, open_one}
 //!     ├─ AES-GCM in 512-bit vectors     or CbcKey and IntegrityAlgorithm
-//!     └─ the `aes-gcm` crate
+//!     └─ the `aes-gcm` crate, others of their crates
 //! ```
 //!
 //! Contract: every key type is wiped when dropped and prints nothing of itself; tags and ICVs are
@@ -21,9 +21,11 @@
 #![deny(unsafe_code)]
 
 pub mod aead;
+mod block;
 pub mod cbc;
 mod error;
 pub mod exchange;
+mod gmac;
 pub mod integrity;
 mod level;
 mod modp;

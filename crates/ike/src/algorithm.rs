@@ -10,6 +10,8 @@ use crate::error::ProposalError;
 
 const ENCR_AES_CBC: u16 = 12;
 const ENCR_AES_GCM_16: u16 = 20;
+const ENCR_NULL_AUTH_AES_GMAC: u16 = 21;
+const ENCR_CHACHA20_POLY1305: u16 = 28;
 const NONE: u16 = 0;
 
 /// An encryption algorithm for IKE's own messages.
@@ -25,12 +27,12 @@ pub enum IkeEncryption {
 
 impl IkeEncryption {
     fn transform(self) -> Transform {
-        let (id, bits) = match self {
-            Self::Gcm(algorithm) => (ENCR_AES_GCM_16, aead_bits(algorithm)),
-            Self::Cbc128 => (ENCR_AES_CBC, 128),
-            Self::Cbc256 => (ENCR_AES_CBC, 256),
+        let bits = match self {
+            Self::Gcm(algorithm) => return aead_transform(algorithm),
+            Self::Cbc128 => 128,
+            Self::Cbc256 => 256,
         };
-        Transform::new(TransformType::ENCR, id, Some(bits))
+        Transform::new(TransformType::ENCR, ENCR_AES_CBC, Some(bits))
     }
 
     /// Octets of SK_ei or SK_er: the key, and for GCM four octets of salt (RFC 5282 section 7.1).
@@ -47,12 +49,20 @@ impl IkeEncryption {
     }
 }
 
-/// Bits of an AES-GCM key, as the Key Length attribute states them.
-pub(crate) const fn aead_bits(algorithm: AeadAlgorithm) -> u16 {
-    match algorithm {
-        AeadAlgorithm::Aes128Gcm16 => 128,
-        AeadAlgorithm::Aes256Gcm16 => 256,
-    }
+/// The transform that names an AEAD, with a Key Length attribute where the key may have several
+/// lengths (RFC 7634 section 4: ChaCha20-Poly1305's has one).
+fn aead_transform(algorithm: AeadAlgorithm) -> Transform {
+    use AeadAlgorithm as A;
+    let (id, bits) = match algorithm {
+        A::Aes128Gcm16 => (ENCR_AES_GCM_16, Some(128)),
+        A::Aes192Gcm16 => (ENCR_AES_GCM_16, Some(192)),
+        A::Aes256Gcm16 => (ENCR_AES_GCM_16, Some(256)),
+        A::ChaCha20Poly1305 => (ENCR_CHACHA20_POLY1305, None),
+        A::Aes128Gmac => (ENCR_NULL_AUTH_AES_GMAC, Some(128)),
+        A::Aes192Gmac => (ENCR_NULL_AUTH_AES_GMAC, Some(192)),
+        A::Aes256Gmac => (ENCR_NULL_AUTH_AES_GMAC, Some(256)),
+    };
+    Transform::new(TransformType::ENCR, id, bits)
 }
 
 const fn prf_id(prf: PrfAlgorithm) -> u16 {
@@ -234,8 +244,7 @@ pub(crate) struct ChildSuite {
 impl ChildSuite {
     /// The proposal that offers or accepts exactly this suite.
     pub(crate) fn proposal(&self, number: u8, spi: Vec<u8>) -> Proposal {
-        let bits = aead_bits(self.cipher);
-        let mut transforms = vec![Transform::new(TransformType::ENCR, ENCR_AES_GCM_16, Some(bits))];
+        let mut transforms = vec![aead_transform(self.cipher)];
         if let Some(group) = self.group {
             transforms.push(Transform::new(TransformType::DH, group.transform_id(), None));
         }
@@ -247,7 +256,8 @@ impl ChildSuite {
 /// What may be combined into a suite for a Child SA, each list in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EspProposal {
-    /// Ciphers; AES-GCM with a 16-octet ICV only (RFC 4106).
+    /// Ciphers. One that encrypts nothing (RFC 4543) is used when it is named here, and never
+    /// without.
     pub ciphers: Vec<AeadAlgorithm>,
     /// Groups for a Diffie-Hellman exchange of its own when rekeying; empty allows every group a peer
     /// offers and asks for none.
@@ -273,8 +283,7 @@ impl EspProposal {
             return None;
         }
         let cipher = *self.ciphers.iter().find(|cipher| {
-            let wanted =
-                Transform::new(TransformType::ENCR, ENCR_AES_GCM_16, Some(aead_bits(**cipher)));
+            let wanted = aead_transform(**cipher);
             offer.of(TransformType::ENCR).any(|transform| *transform == wanted)
         })?;
         let esn = choose_esn(offer, request.esn)?;
@@ -340,6 +349,8 @@ pub(crate) fn choose_child(
 
 enum Keyword {
     Encryption(IkeEncryption),
+    /// Of Child SAs only.
+    Esp(AeadAlgorithm),
     Integrity(IntegrityAlgorithm, PrfAlgorithm),
     Prf(PrfAlgorithm),
     Group(Group),
@@ -352,6 +363,11 @@ fn keyword(word: &str) -> Result<Keyword, ProposalError> {
         "aes128gcm16" | "aes128gcm128" => {
             K::Encryption(IkeEncryption::Gcm(AeadAlgorithm::Aes128Gcm16))
         }
+        "aes192gcm16" | "aes192gcm128" => K::Esp(AeadAlgorithm::Aes192Gcm16),
+        "chacha20poly1305" => K::Esp(AeadAlgorithm::ChaCha20Poly1305),
+        "aes128gmac" => K::Esp(AeadAlgorithm::Aes128Gmac),
+        "aes192gmac" => K::Esp(AeadAlgorithm::Aes192Gmac),
+        "aes256gmac" => K::Esp(AeadAlgorithm::Aes256Gmac),
         "aes256gcm16" | "aes256gcm128" => {
             K::Encryption(IkeEncryption::Gcm(AeadAlgorithm::Aes256Gcm16))
         }
@@ -390,7 +406,9 @@ impl FromStr for IkeProposal {
                 }
                 Keyword::Prf(prf) => proposal.prf.push(prf),
                 Keyword::Group(group) => proposal.groups.push(group),
-                Keyword::Esn => return Err(ProposalError::Misplaced(word.to_owned())),
+                Keyword::Esn | Keyword::Esp(_) => {
+                    return Err(ProposalError::Misplaced(word.to_owned()));
+                }
             }
         }
         if proposal.prf.is_empty() {
@@ -419,7 +437,8 @@ impl FromStr for IkeProposal {
     }
 }
 
-/// Reads the notation operators know, such as `aes256gcm16` or `aes128gcm16-ecp256`. Whether sequence
+/// Reads the notation operators know, such as `aes256gcm16`, `chacha20poly1305` or
+/// `aes128gcm16-ecp256`. Whether sequence
 /// numbers are extended is the connection's [`EsnPolicy`], not part of this.
 impl FromStr for EspProposal {
     type Err = ProposalError;
@@ -428,7 +447,9 @@ impl FromStr for EspProposal {
         let mut proposal = Self { ciphers: vec![], groups: vec![] };
         for word in text.split('-') {
             match keyword(word)? {
-                Keyword::Encryption(IkeEncryption::Gcm(cipher)) => proposal.ciphers.push(cipher),
+                Keyword::Encryption(IkeEncryption::Gcm(cipher)) | Keyword::Esp(cipher) => {
+                    proposal.ciphers.push(cipher);
+                }
                 Keyword::Group(group) => proposal.groups.push(group),
                 _ => return Err(ProposalError::Misplaced(word.to_owned())),
             }
@@ -437,5 +458,61 @@ impl FromStr for EspProposal {
             return Err(ProposalError::Without("encryption algorithm"));
         }
         Ok(proposal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(ours: &str, theirs: &str) -> Option<AeadAlgorithm> {
+        let theirs: EspProposal = theirs.parse().unwrap();
+        let offers: Vec<Proposal> = (1..)
+            .zip(&theirs.ciphers)
+            .map(|(number, cipher)| {
+                ChildSuite { cipher: *cipher, esn: true, group: None }.proposal(number, vec![1; 4])
+            })
+            .collect();
+        let request = ChildRequest { esn: EsnPolicy::Allow, ke_group: None };
+        let suite = choose_child(&[ours.parse().unwrap()], &offers, request);
+        suite.map(|(suite, ..)| suite.cipher)
+    }
+
+    #[test]
+    fn every_cipher_of_esp_is_agreed_on_by_its_transform_alone() {
+        let words = [
+            "aes128gcm16",
+            "aes192gcm16",
+            "aes256gcm16",
+            "chacha20poly1305",
+            "aes128gmac",
+            "aes192gmac",
+            "aes256gmac",
+        ];
+        for (word, algorithm) in words.iter().zip(AeadAlgorithm::ALL) {
+            assert_eq!(chosen(word, word), Some(*algorithm));
+            for other in words.iter().filter(|other| *other != word) {
+                assert_eq!(chosen(word, other), None, "{word} {other}");
+            }
+        }
+        assert_eq!(
+            chosen("chacha20poly1305-aes192gcm16", "aes128gcm16-aes192gcm16"),
+            Some(AeadAlgorithm::Aes192Gcm16)
+        );
+    }
+
+    #[test]
+    fn what_encrypts_nothing_is_used_only_where_it_is_named() {
+        for proposal in EspProposal::defaults() {
+            assert!(proposal.ciphers.iter().all(|cipher| cipher.encrypts()));
+        }
+        for word in ["aes128gmac", "chacha20poly1305", "aes192gcm16"] {
+            let ike = format!("{word}-prfsha256-ecp256");
+            assert_eq!(
+                ike.parse::<IkeProposal>(),
+                Err(ProposalError::Misplaced(word.to_owned())),
+                "not for IKE's own messages"
+            );
+        }
     }
 }

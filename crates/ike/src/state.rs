@@ -283,6 +283,12 @@ const fn cipher_number(algorithm: AeadAlgorithm) -> u8 {
     match algorithm {
         AeadAlgorithm::Aes128Gcm16 => 1,
         AeadAlgorithm::Aes256Gcm16 => 2,
+        // 3 and 4 are ciphers of IKE's own.
+        AeadAlgorithm::Aes192Gcm16 => 5,
+        AeadAlgorithm::ChaCha20Poly1305 => 6,
+        AeadAlgorithm::Aes128Gmac => 7,
+        AeadAlgorithm::Aes192Gmac => 8,
+        AeadAlgorithm::Aes256Gmac => 9,
     }
 }
 
@@ -442,11 +448,9 @@ impl<'a> In<'a> {
     }
 
     fn cipher(&mut self) -> Read<AeadAlgorithm> {
-        match self.cursor.u8()? {
-            1 => Ok(AeadAlgorithm::Aes128Gcm16),
-            2 => Ok(AeadAlgorithm::Aes256Gcm16),
-            _ => Err(Malformed::Value),
-        }
+        let number = self.cursor.u8()?;
+        let named = AeadAlgorithm::ALL.iter().find(|cipher| cipher_number(**cipher) == number);
+        named.copied().ok_or(Malformed::Value)
     }
 
     pub(crate) fn spi(&mut self) -> Read<Spi> {

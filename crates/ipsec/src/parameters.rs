@@ -3,13 +3,17 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use arrayvec::ArrayVec;
 use holdfast_crypto::{AeadAlgorithm, AeadKey, SecretBytes};
 use zeroize::Zeroizing;
 
 use crate::{IpsecError, Selectors, Spi};
 
-/// Octets of salt behind the key in KEYMAT (RFC 4106 section 8.1).
+/// Octets of salt behind the key in KEYMAT (RFC 4106 section 8.1, RFC 7634 section 2, RFC 4543
+/// section 5.2).
 pub(crate) const SALT_LEN: usize = 4;
+/// Most octets of key and salt.
+const KEYMAT_LEN_MAX: usize = 32 + SALT_LEN;
 
 /// How ESP travels to the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,12 +31,10 @@ pub enum Encapsulation {
 
 /// Key and salt of one direction (RFC 4106 section 8.1), wiped when dropped, printed never.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SaKey(Parts);
-
-#[derive(Clone, PartialEq, Eq)]
-enum Parts {
-    Aes128 { key: Zeroizing<[u8; 16]>, salt: [u8; SALT_LEN] },
-    Aes256 { key: Zeroizing<[u8; 32]>, salt: [u8; SALT_LEN] },
+pub struct SaKey {
+    algorithm: AeadAlgorithm,
+    /// As many octets as the algorithm takes.
+    octets: Zeroizing<ArrayVec<u8, KEYMAT_LEN_MAX>>,
 }
 
 impl SaKey {
@@ -47,48 +49,31 @@ impl SaKey {
     /// # Errors
     /// [`IpsecError::KeyLength`] unless there are exactly [`keymat_len`](Self::keymat_len) octets.
     pub fn new(algorithm: AeadAlgorithm, key_and_salt: &[u8]) -> Result<Self, IpsecError> {
-        let parts = match algorithm {
-            AeadAlgorithm::Aes128Gcm16 => {
-                split(key_and_salt).map(|(key, salt)| Parts::Aes128 { key, salt })
-            }
-            AeadAlgorithm::Aes256Gcm16 => {
-                split(key_and_salt).map(|(key, salt)| Parts::Aes256 { key, salt })
-            }
-        };
-        let wanted = Self::keymat_len(algorithm);
-        parts.map(Self).ok_or(IpsecError::KeyLength { wanted, got: key_and_salt.len() })
+        let (wanted, got) = (Self::keymat_len(algorithm), key_and_salt.len());
+        let mut octets = Zeroizing::new(ArrayVec::new());
+        if got != wanted || octets.try_extend_from_slice(key_and_salt).is_err() {
+            return Err(IpsecError::KeyLength { wanted, got });
+        }
+        Ok(Self { algorithm, octets })
     }
 
     /// The algorithm the key is for.
     #[must_use]
     pub const fn algorithm(&self) -> AeadAlgorithm {
-        match self.0 {
-            Parts::Aes128 { .. } => AeadAlgorithm::Aes128Gcm16,
-            Parts::Aes256 { .. } => AeadAlgorithm::Aes256Gcm16,
-        }
+        self.algorithm
     }
 
     /// Key and salt joined, as [`new`](Self::new) takes them: for the replicated record.
     #[must_use]
     pub fn key_and_salt(&self) -> SecretBytes {
-        match &self.0 {
-            Parts::Aes128 { key, salt } => SecretBytes::concat(&[&key[..], salt]),
-            Parts::Aes256 { key, salt } => SecretBytes::concat(&[&key[..], salt]),
-        }
+        SecretBytes::from(self.octets.as_slice())
     }
 
     /// Expands the key.
     pub(crate) fn expand(&self) -> (AeadKey, [u8; SALT_LEN]) {
-        match &self.0 {
-            Parts::Aes128 { key, salt } => (AeadKey::aes_128(key), *salt),
-            Parts::Aes256 { key, salt } => (AeadKey::aes_256(key), *salt),
-        }
+        let (key, salt) = self.octets.split_last_chunk().unwrap_or((&[], &[0; SALT_LEN]));
+        (AeadKey::new(self.algorithm, key).unwrap_or_else(|_| AeadKey::refusing()), *salt)
     }
-}
-
-fn split<const N: usize>(octets: &[u8]) -> Option<(Zeroizing<[u8; N]>, [u8; SALT_LEN])> {
-    let (key, salt) = octets.split_first_chunk::<N>()?;
-    Some((Zeroizing::new(*key), salt.try_into().ok()?))
 }
 
 impl fmt::Debug for SaKey {

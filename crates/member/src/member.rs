@@ -371,7 +371,8 @@ impl Member {
                     self.outbox.proposed(id);
                     self.carrying.proposed(id, records);
                 }
-                Err(ProposeError::Codec(_)) => self.outbox.spoil(),
+                // Also what a member could not read yet: the peer asks again.
+                Err(ProposeError::Codec(_) | ProposeError::Level { .. }) => self.outbox.spoil(),
                 Err(_) => return self.postpone(now),
             }
         }

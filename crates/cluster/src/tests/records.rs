@@ -257,3 +257,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_child_sa_of_any_algorithm_survives_the_log_and_names_the_level_it_needs() {
+    for &algorithm in AeadAlgorithm::ALL {
+        let octets: Vec<u8> = (0_u8..).take(SaKey::keymat_len(algorithm)).collect();
+        let key = SaKey::new(algorithm, &octets).unwrap();
+        let mut parameters = parameters(0x1000, true);
+        (parameters.inbound_key, parameters.outbound_key) = (key.clone(), key);
+        let changes = vec![put_ike(IKE), put_child(IKE, parameters)];
+        let command = Command::Ike { owner: owner(1, 1, 2), changes };
+        assert_eq!(Command::decode(&command.encode().unwrap()), Ok(command.clone()));
+        let old = [AeadAlgorithm::Aes128Gcm16, AeadAlgorithm::Aes256Gcm16].contains(&algorithm);
+        let needed = if old { level::FIRST } else { level::ALGORITHMS };
+        assert_eq!(command.level(), needed, "{algorithm:?}");
+    }
+}

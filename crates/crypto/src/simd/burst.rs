@@ -5,10 +5,10 @@ use std::mem;
 
 use zeroize::Zeroize;
 
-use super::dispatch;
 use super::four::{self, Member, VECTORS_MAX};
 use super::vector::{VECTOR, join, load_block, split, store_block};
-use crate::aead::{AeadAlgorithm, AeadKey, DATA_LEN_MAX, NONCE_LEN, OpenJob, SealJob, TAG_LEN};
+use super::{Size, dispatch};
+use crate::aead::{AeadKey, DATA_LEN_MAX, NONCE_LEN, OpenJob, SealJob, TAG_LEN};
 
 /// How many jobs ahead a key's context is asked for: the time of a few short packets, which is that
 /// of a cache miss.
@@ -18,8 +18,8 @@ const PREFETCH_JOBS: usize = 4;
 const MIXED_VECTORS_MAX: usize = 2;
 /// Packets of a lockstep.
 const LOCKSTEP: usize = 4;
-/// Size classes of all algorithms.
-const CLASSES: usize = AeadAlgorithm::ALL.len() * VECTORS_MAX;
+/// Size classes of all lengths of key.
+const CLASSES: usize = Size::COUNT * VECTORS_MAX;
 
 /// What is common to sealing and opening.
 pub(super) trait Job {
@@ -43,62 +43,51 @@ pub(super) trait Job {
     fn run_alone(&mut self);
 }
 
+/// What the two kinds of job have under the same names.
+macro_rules! same_for_both {
+    () => {
+        fn key(&self) -> &AeadKey {
+            self.key
+        }
+
+        fn data_len(&self) -> usize {
+            self.data.len()
+        }
+
+        fn aad_len(&self) -> usize {
+            self.aad.len()
+        }
+
+        fn parts(&mut self) -> (&AeadKey, &[u8; NONCE_LEN], &[u8], &mut [u8]) {
+            (self.key, &self.nonce, self.aad, self.data)
+        }
+
+        fn tag(&self) -> &[u8; TAG_LEN] {
+            self.tag
+        }
+
+        fn run_alone(&mut self) {
+            self.run();
+        }
+    };
+}
+
 impl Job for SealJob<'_> {
     const SEALS: bool = true;
 
-    fn key(&self) -> &AeadKey {
-        self.key
-    }
-
-    fn data_len(&self) -> usize {
-        self.data.len()
-    }
-
-    fn aad_len(&self) -> usize {
-        self.aad.len()
-    }
-
-    fn parts(&mut self) -> (&AeadKey, &[u8; NONCE_LEN], &[u8], &mut [u8]) {
-        (self.key, &self.nonce, self.aad, self.data)
-    }
-
-    fn tag(&self) -> &[u8; TAG_LEN] {
-        self.tag
-    }
+    same_for_both!();
 
     fn tag_mut(&mut self) -> Option<&mut [u8; TAG_LEN]> {
         Some(self.tag)
     }
 
     fn opened(&mut self, _ok: bool) {}
-
-    fn run_alone(&mut self) {
-        self.run();
-    }
 }
 
 impl Job for OpenJob<'_> {
     const SEALS: bool = false;
 
-    fn key(&self) -> &AeadKey {
-        self.key
-    }
-
-    fn data_len(&self) -> usize {
-        self.data.len()
-    }
-
-    fn aad_len(&self) -> usize {
-        self.aad.len()
-    }
-
-    fn parts(&mut self) -> (&AeadKey, &[u8; NONCE_LEN], &[u8], &mut [u8]) {
-        (self.key, &self.nonce, self.aad, self.data)
-    }
-
-    fn tag(&self) -> &[u8; TAG_LEN] {
-        self.tag
-    }
+    same_for_both!();
 
     fn tag_mut(&mut self) -> Option<&mut [u8; TAG_LEN]> {
         None
@@ -109,10 +98,6 @@ impl Job for OpenJob<'_> {
         if !ok {
             self.data.zeroize();
         }
-    }
-
-    fn run_alone(&mut self) {
-        self.run();
     }
 }
 
@@ -177,10 +162,10 @@ fn prefetch<'a, J: Job>(job: &'a J, last: &mut Option<*const AeadKey>) {
     }
 }
 
-/// Packets that can run in lockstep: of one algorithm and with as many vectors of data.
+/// Packets that can run in lockstep: of one length of key and with as many vectors of data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Class {
-    algorithm: AeadAlgorithm,
+    size: Size,
     /// 1 to [`VECTORS_MAX`].
     vectors: u8,
 }
@@ -192,8 +177,8 @@ struct Class {
 fn class<J: Job>(job: &J) -> Option<Class> {
     let len = job.data_len();
     let is_short = len.wrapping_sub(1) < VECTORS_MAX * VECTOR && job.aad_len() <= 16;
-    let algorithm = job.key().vaes()?.algorithm;
-    is_short.then_some(Class { algorithm, vectors: len.div_ceil(VECTOR) as u8 })
+    let size = job.key().vaes()?.size;
+    is_short.then_some(Class { size, vectors: len.div_ceil(VECTOR) as u8 })
 }
 
 /// Short packets that wait for others of their class.
@@ -213,7 +198,7 @@ impl<'a, J: Job> Waiting<'a, J> {
         let Some(class) = class(job) else {
             return alone(job);
         };
-        let index = class.algorithm as usize * VECTORS_MAX + usize::from(class.vectors) - 1;
+        let index = class.size as usize * VECTORS_MAX + usize::from(class.vectors) - 1;
         let (Some(waiting), Some(count)) =
             (self.classes.get_mut(index), self.counts.get_mut(index))
         else {
@@ -313,11 +298,13 @@ fn lockstep<J: Job>(class: Class, same: bool, jobs: [&mut J; LOCKSTEP]) -> Optio
     let [a, b, c, d] = jobs;
     let members = &mut [member(a)?, member(b)?, member(c)?, member(d)?];
     let vectors = usize::from(class.vectors);
-    match (class.algorithm, J::SEALS) {
-        (AeadAlgorithm::Aes128Gcm16, true) => sized::<10, true>(vectors, same, members),
-        (AeadAlgorithm::Aes128Gcm16, false) => sized::<10, false>(vectors, same, members),
-        (AeadAlgorithm::Aes256Gcm16, true) => sized::<14, true>(vectors, same, members),
-        (AeadAlgorithm::Aes256Gcm16, false) => sized::<14, false>(vectors, same, members),
+    match (class.size, J::SEALS) {
+        (Size::Aes128, true) => sized::<10, true>(vectors, same, members),
+        (Size::Aes128, false) => sized::<10, false>(vectors, same, members),
+        (Size::Aes192, true) => sized::<12, true>(vectors, same, members),
+        (Size::Aes192, false) => sized::<12, false>(vectors, same, members),
+        (Size::Aes256, true) => sized::<14, true>(vectors, same, members),
+        (Size::Aes256, false) => sized::<14, false>(vectors, same, members),
     }
 }
 

@@ -38,26 +38,54 @@ pub(crate) fn is_available() -> bool {
         && std::arch::is_x86_feature_detected!("bmi2")
 }
 
+/// Which AES a key is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    Aes128,
+    Aes192,
+    Aes256,
+}
+
+impl Size {
+    /// How many there are.
+    const COUNT: usize = 3;
+
+    const fn of(algorithm: AeadAlgorithm) -> Option<Self> {
+        match algorithm {
+            AeadAlgorithm::Aes128Gcm16 => Some(Self::Aes128),
+            AeadAlgorithm::Aes192Gcm16 => Some(Self::Aes192),
+            AeadAlgorithm::Aes256Gcm16 => Some(Self::Aes256),
+            _ => None,
+        }
+    }
+}
+
 /// An expanded key, and the proof that this processor has the instructions.
 pub(crate) struct Key {
-    algorithm: AeadAlgorithm,
+    size: Size,
     schedule: Box<Schedule>,
 }
 
 impl Key {
-    /// Expands a key of the algorithm's length; `None` without the instructions.
+    /// Expands a key of the algorithm's length; `None` without the instructions, or for what is not
+    /// AES-GCM.
     pub(crate) fn new(algorithm: AeadAlgorithm, key: &[u8]) -> Option<Self> {
         if key.len() != algorithm.key_len() || !is_available() {
             return None;
         }
+        let size = Size::of(algorithm)?;
         // SAFETY: the instructions were just found to be there.
         let schedule = unsafe { Schedule::new(key) };
-        Some(Self { algorithm, schedule })
+        Some(Self { size, schedule })
     }
 
     /// What it is for.
     pub(crate) const fn algorithm(&self) -> AeadAlgorithm {
-        self.algorithm
+        match self.size {
+            Size::Aes128 => AeadAlgorithm::Aes128Gcm16,
+            Size::Aes192 => AeadAlgorithm::Aes192Gcm16,
+            Size::Aes256 => AeadAlgorithm::Aes256Gcm16,
+        }
     }
 
     /// Encrypts in place and returns the tag. The caller keeps to GCM's longest length.
@@ -126,9 +154,10 @@ fn dispatch<const SEALS: bool>(
 ) -> __m128i {
     let header =
         Header { nonce, aad: last_aad_block(&key.schedule, aad), lengths: lengths(aad, data) };
-    match key.algorithm {
-        AeadAlgorithm::Aes128Gcm16 => whole::run::<10, SEALS>(&key.schedule, &header, data),
-        AeadAlgorithm::Aes256Gcm16 => whole::run::<14, SEALS>(&key.schedule, &header, data),
+    match key.size {
+        Size::Aes128 => whole::run::<10, SEALS>(&key.schedule, &header, data),
+        Size::Aes192 => whole::run::<12, SEALS>(&key.schedule, &header, data),
+        Size::Aes256 => whole::run::<14, SEALS>(&key.schedule, &header, data),
     }
 }
 

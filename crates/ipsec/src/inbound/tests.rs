@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::testing::{CLIENT, SERVICE, Tunnel, inner, parameters, with_trailer};
-use crate::{OutboundSa, SequenceRange};
+use crate::{OutboundSa, SaKey, SequenceRange, TrafficSelector};
 
 /// Opens a packet that must be refused, and sees that nothing of the inner packet is left of it.
 fn refused(mut esp: Vec<u8>, receiver: &mut InboundSa) -> DropReason {
@@ -26,7 +26,7 @@ fn accepted(mut esp: Vec<u8>, receiver: &mut InboundSa) -> u64 {
 
 #[test]
 fn what_was_sealed_opens() {
-    for algorithm in [AeadAlgorithm::Aes128Gcm16, AeadAlgorithm::Aes256Gcm16] {
+    for &algorithm in AeadAlgorithm::ALL {
         for esn in [false, true] {
             let parameters = parameters(algorithm, esn);
             let mut sender = OutboundSa::new(&parameters, SequenceRange::new(1, 1000));
@@ -42,6 +42,27 @@ fn what_was_sealed_opens() {
             assert_eq!((receiver.packets(), receiver.right_edge()), (102, 102));
         }
     }
+}
+
+/// RFC 7634, appendix A.
+#[test]
+fn the_packet_of_rfc_7634_opens() {
+    let mut esp = hex::decode(concat!(
+        "0102030400000005101112131415161724039428b97f417e3c13753a4f05087b67c352e6a7fab1b982d4",
+        "66ef407ae5c614ee8099d52844eb61aa95dfab4c02f72aa71e7c4c4f64c9befe2facc638e8f3cbec163f",
+        "ac469b502773f6fb94e664da9165b82829f641e076aaa8266b7fb0f7b11b369907e1ad43",
+    ))
+    .expect("hex");
+    let algorithm = AeadAlgorithm::ChaCha20Poly1305;
+    let keymat: Vec<u8> = (0x80_u8..=0xA3).collect();
+    let mut parameters = parameters(algorithm, false);
+    parameters.inbound_spi = Spi::new(0x0102_0304).expect("not reserved");
+    parameters.inbound_key = SaKey::new(algorithm, &keymat).expect("the length fits");
+    let everybody = vec![TrafficSelector::prefix(Ipv4Addr::UNSPECIFIED, 0)];
+    parameters.selectors = Selectors { local: everybody.clone(), remote: everybody };
+    let opened = InboundSa::new(&parameters, 0, 1000).open(&mut esp).expect("the RFC says so");
+    assert_eq!((opened.sequence, opened.inner.len()), (5, 84));
+    assert_eq!(opened.flow.src, Ipv4Addr::new(198, 51, 100, 5));
 }
 
 #[test]

@@ -10,8 +10,6 @@ use super::*;
 use crate::ESP_OVERHEAD_MAX;
 use crate::testing::{inner, parameters};
 
-const ALGORITHMS: [AeadAlgorithm; 2] = [AeadAlgorithm::Aes128Gcm16, AeadAlgorithm::Aes256Gcm16];
-
 fn sa(esn: bool, range: SequenceRange) -> OutboundSa {
     OutboundSa::new(&parameters(AeadAlgorithm::Aes128Gcm16, esn), range)
 }
@@ -29,7 +27,7 @@ fn drain(sa: &mut OutboundSa) -> (Vec<u64>, DropReason) {
 
 #[test]
 fn a_packet_is_laid_out_as_the_rfcs_say() {
-    for (algorithm, esn) in ALGORITHMS.into_iter().flat_map(|a| [(a, false), (a, true)]) {
+    for (&algorithm, esn) in AeadAlgorithm::ALL.iter().flat_map(|a| [(a, false), (a, true)]) {
         let parameters = parameters(algorithm, esn);
         let number = 0x0000_0001_0203_0405 & if esn { u64::MAX } else { 0xFFFF_FFFF };
         let mut sa = OutboundSa::new(&parameters, SequenceRange::new(number, number + 1));
