@@ -520,6 +520,7 @@ impl Controller {
                     self.parts.server.answer(now, id, answer);
                 }
                 Output::Peers { peers, retired } => self.connect_to(&peers, &retired),
+                Output::Discard(superseded) => self.parts.storage.discard(superseded),
                 Output::Event(event) => events::log(&event),
                 Output::Halt { reason } => return Err(ControllerError::Halted(reason)),
             }

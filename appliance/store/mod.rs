@@ -16,7 +16,8 @@
 //! * a log that does not check is refused with file and offset, and left as it is; only the torn
 //!   end of the very last write is dropped, and that is reported;
 //! * a batch is reported persisted after it and all before it are synced, but for a checkpoint whose
-//!   snapshot is still to be encoded: what it shortens is stored already. After a disk
+//!   snapshot is still to be encoded: what it shortens is stored already. A snapshot that a leader sent is
+//!   read before it is stored, and not stored if it cannot be read. After a disk
 //!   failed nothing more is reported: a follower acknowledges nothing and ends, an owner hands over
 //!   and ends. A member that forgets what it promised must not vote.
 

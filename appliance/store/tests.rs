@@ -338,3 +338,82 @@ fn an_encoder_that_panics_ends_the_thread_with_the_reason_and_nothing_reported_i
     assert!(last >= persisted - 1, "{last} is the last entry, {persisted} batches were reported");
     assert!(recovered.entries.iter().map(|entry| entry.index).eq(1..=last));
 }
+
+/// A log of one entry, a checkpoint with a snapshot that a leader sent, and two entries behind it.
+fn one_entry_and_a_received_checkpoint(snapshot: Bytes) -> Vec<WriteBatch> {
+    let checkpoint = Checkpoint {
+        snapshot: SnapshotImage { index: 9, term: 1, data: SnapshotData::received(snapshot) },
+        hard_state: HardState { term: 1, vote: 1, commit: 9 },
+        entries: Vec::new(),
+    };
+    let (must_sync, entries, hard_state) = (true, Vec::new(), None);
+    let checkpoint = Some(checkpoint);
+    let received = WriteBatch { number: 2, must_sync, checkpoint, entries, hard_state };
+    let behind = |number, index| WriteBatch { number, ..batch(index, "behind") };
+    vec![batch(1, "before"), received, behind(3, 10), behind(4, 11)]
+}
+
+fn snapshot_of_entry_nine() -> Bytes {
+    let mut state = State::new();
+    state.apply(9, &Command::Noop);
+    Bytes::from_owner(state.snapshot())
+}
+
+#[test]
+fn a_received_snapshot_is_read_and_stored_elsewhere_and_what_is_behind_it_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let Store { files, writer, lock, .. } = Store::open(folder.path()).unwrap();
+    let (bell, rings) = mpsc::channel();
+    let (go, gate) = mpsc::channel::<()>();
+    let slow = move |folder: &files::Folder, task: &SnapshotTask| {
+        gate.recv().unwrap();
+        thread::store_snapshot(folder, task)
+    };
+    let wake = move || bell.send(()).unwrap();
+    let thread = StorageThread::start_with(files, writer, lock, wake, slow).unwrap();
+    let batches = one_entry_and_a_received_checkpoint(snapshot_of_entry_nine());
+    let data = batches[1].checkpoint.as_ref().unwrap().snapshot.data.clone();
+    batches.into_iter().for_each(|batch| thread.write(batch));
+    rings.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(thread.poll_news(), Some(Stored::Persisted(1))));
+    assert!(data.is_unread() && thread.poll_news().is_none(), "the log behind it is not stored");
+    go.send(()).unwrap();
+    let mut persisted = 1;
+    while persisted < 4 {
+        rings.recv_timeout(PATIENCE).unwrap();
+        while let Some(Stored::Persisted(number)) = thread.poll_news() {
+            assert!(number >= 2 && !data.is_unread());
+            persisted = number;
+        }
+    }
+    drop(thread);
+    let recovered = Store::open(folder.path()).unwrap().recovered;
+    assert_eq!(recovered.snapshot.unwrap().index, 9);
+    assert!(recovered.entries.iter().map(|entry| entry.index).eq(10..=11));
+    assert_eq!(recovered.hard_state.commit, 10);
+}
+
+#[test]
+fn a_received_snapshot_that_cannot_be_read_is_not_stored_nor_what_is_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let (bell, rings) = mpsc::channel();
+    let (_, thread) = store.start_thread(move || bell.send(()).unwrap()).unwrap();
+    let mut newer = snapshot_of_entry_nine().to_vec();
+    assert_eq!(newer.get(..2), Some(&[8, 1][..]), "the format is the first field");
+    newer[1] = 2;
+    let batches = one_entry_and_a_received_checkpoint(newer.into());
+    batches.into_iter().for_each(|batch| thread.write(batch));
+    let reason = loop {
+        match thread.poll_news() {
+            Some(Stored::Persisted(number)) => assert_eq!(number, 1),
+            Some(Stored::Failed(reason)) => break reason,
+            None => rings.recv_timeout(PATIENCE).unwrap(),
+        }
+    };
+    assert!(reason.contains("the leader's snapshot") && reason.contains("upgrade"), "{reason}");
+    drop(thread);
+    let recovered = Store::open(folder.path()).unwrap().recovered;
+    assert!(recovered.snapshot.is_none(), "it could not start with that");
+    assert!(recovered.entries.iter().map(|entry| entry.index).eq(1..=1));
+}

@@ -1,11 +1,14 @@
-//! The thread that waits for the disk, so that the controller does not, and the one that encodes, seals
-//! and writes snapshots, so that no vote and no commit waits for that.
+//! The thread that waits for the disk, so that the controller does not, and the one that encodes, reads,
+//! seals and writes snapshots, so that no vote and no commit waits for that.
 //!
 //! ```text
 //!   batch --> written, synced, reported
 //!     '--- with a snapshot that is still to be encoded ---> encoder (an ordinary thread)
-//!                what is stored meanwhile is taken in          |  snapshot's file written, synced
-//!          checkpoint written, files before it deleted <-------'
+//!     |          what is stored meanwhile is taken in          |  snapshot's file written, synced
+//!     |    checkpoint written, files before it deleted <-------'
+//!     '--- with a snapshot that a leader sent ------------> encoder: it is read first
+//!                what comes behind it is taken in and waits    |
+//!          checkpoint written, all of that reported <----------'
 //! ```
 
 use super::files::{Files, Folder};
@@ -13,7 +16,7 @@ use crate::os::schedule_first_in_first_out;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded, select, unbounded};
 use holdfast_datapath::{RingReceiver, RingSender, ring};
 use holdfast_replica::wal::{FileOp, SnapshotTask, WalWriter};
-use holdfast_replica::{Checkpoint, WriteBatch};
+use holdfast_replica::{Checkpoint, Superseded, WriteBatch};
 use std::fs::File;
 use std::io;
 use std::thread::{Builder, JoinHandle};
@@ -48,6 +51,7 @@ pub enum Stored {
 #[derive(Debug)]
 pub struct StorageThread {
     batches: Option<Sender<WriteBatch>>,
+    encode: Sender<Task>,
     /// A ring, because a channel's receiver spins for a sender that it preempted in the middle of sending.
     news: RingReceiver<Stored>,
     handle: Option<JoinHandle<()>>,
@@ -74,11 +78,12 @@ impl StorageThread {
         let (batches, received) = bounded(WAITING_BATCHES_MAX);
         let (report, news) = ring(WAITING_NEWS_MAX);
         let (encode, encoded) = start_encoder(files.folder()?, store)?;
-        let ends = Ends { received, report, encode, encoded };
-        let storage = Storage { files, writer, ends, wake, checkpoint: None, _lock: lock };
+        let ends = Ends { received, report, encode: encode.clone(), encoded };
+        let (checkpoint, waiting) = (None, None);
+        let storage = Storage { files, writer, ends, wake, checkpoint, waiting, _lock: lock };
         let thread = Builder::new().name("holdfast-store".into());
         let handle = thread.spawn(move || storage.run())?;
-        Ok(Self { batches: Some(batches), news, handle: Some(handle) })
+        Ok(Self { batches: Some(batches), encode, news, handle: Some(handle) })
     }
 
     /// Stores a batch behind all earlier ones.
@@ -87,6 +92,12 @@ impl StorageThread {
             // Without a receiver the thread has failed and its news say so.
             let _sent = batches.send(batch);
         }
+    }
+
+    /// Drops something large, behind the snapshots that are to be made.
+    pub fn discard(&self, superseded: Superseded) {
+        // Without a receiver it is dropped here: the thread has failed, and the member ends.
+        let _sent = self.encode.send(Task::Discard(superseded));
     }
 
     /// The next piece of news, if there is one.
@@ -110,19 +121,29 @@ impl Drop for StorageThread {
     }
 }
 
+/// What there is time for beside the storage thread.
+enum Task {
+    /// Make the file of a snapshot.
+    Store(SnapshotTask),
+    /// Drop it.
+    Discard(Superseded),
+}
+
 /// Makes the files of snapshots with ordinary priority: with a hundred thousand SAs that takes the better part
-/// of a second, for which no vote and no commit may wait. It ends with its sender.
+/// of a second, for which no vote and no commit may wait. It ends with its senders.
 fn start_encoder(
     folder: Folder,
     store: impl Fn(&Folder, &SnapshotTask) -> io::Result<u64> + Send + 'static,
-) -> io::Result<(Sender<SnapshotTask>, Receiver<io::Result<u64>>)> {
-    // A replica has one snapshot at a time to encode.
-    let (encode, to_encode) = unbounded::<SnapshotTask>();
+) -> io::Result<(Sender<Task>, Receiver<io::Result<u64>>)> {
+    // A replica has one snapshot at a time to encode, and discards something with each it receives.
+    let (encode, to_encode) = unbounded::<Task>();
     let (done, encoded) = unbounded();
     Builder::new().name("holdfast-encode".into()).spawn(move || {
         for task in to_encode {
-            if done.send(store(&folder, &task)).is_err() {
-                return;
+            match task {
+                Task::Discard(superseded) => drop(superseded),
+                Task::Store(task) if done.send(store(&folder, &task)).is_err() => return,
+                Task::Store(_) => {}
             }
         }
     })?;
@@ -134,7 +155,7 @@ fn encoder_ended() -> io::Error {
 }
 
 /// Stores the snapshot of a task; its index.
-fn store_snapshot(folder: &Folder, task: &SnapshotTask) -> io::Result<u64> {
+pub(super) fn store_snapshot(folder: &Folder, task: &SnapshotTask) -> io::Result<u64> {
     if let FileOp::Replace { name, bytes } = task.seal().map_err(io::Error::other)? {
         tracing::debug!(name, bytes = bytes.len(), "snapshot encoded");
         folder.replace(&name, &bytes)?;
@@ -146,7 +167,7 @@ fn store_snapshot(folder: &Folder, task: &SnapshotTask) -> io::Result<u64> {
 struct Ends {
     received: Receiver<WriteBatch>,
     report: RingSender<Stored>,
-    encode: Sender<SnapshotTask>,
+    encode: Sender<Task>,
     encoded: Receiver<io::Result<u64>>,
 }
 
@@ -157,6 +178,9 @@ struct Storage<W> {
     wake: W,
     /// Waits for its snapshot to be stored. It grows by what is stored meanwhile.
     checkpoint: Option<Checkpoint>,
+    /// The last batch that is nowhere but in that checkpoint, whose snapshot a leader sent: the log on the
+    /// disk ends before it.
+    waiting: Option<u64>,
     _lock: File,
 }
 
@@ -207,28 +231,40 @@ impl<W: Fn()> Storage<W> {
             }
         }
         let mut steps = Vec::new();
-        let mut last = 0;
+        let mut last = None;
         for mut batch in group {
             self.defer_checkpoint(&mut batch)?;
+            if let Some(waiting) = &mut self.waiting {
+                *waiting = batch.number;
+                continue;
+            }
             steps.extend(self.writer.write(&batch).map_err(io::Error::other)?);
-            last = batch.number;
+            last = Some(batch.number);
         }
         self.files.carry_out(steps)?;
-        self.tell(Stored::Persisted(last));
+        if let Some(last) = last {
+            self.tell(Stored::Persisted(last));
+        }
         Ok(())
     }
 
     /// Takes a checkpoint out of its batch when its snapshot is still to be encoded: what it would
-    /// begin anew is stored already, only longer.
+    /// begin anew is stored already, only longer. Or still to be read: that is stored nowhere.
     fn defer_checkpoint(&mut self, batch: &mut WriteBatch) -> io::Result<()> {
-        let unready = |checkpoint: &mut Checkpoint| checkpoint.snapshot.data.ready().is_none();
-        if let Some(checkpoint) = batch.checkpoint.take_if(unready) {
+        let takes_time = |checkpoint: &mut Checkpoint| {
+            let data = &checkpoint.snapshot.data;
+            data.ready().is_none() || data.is_unread()
+        };
+        if let Some(checkpoint) = batch.checkpoint.take_if(takes_time) {
+            if checkpoint.snapshot.data.is_unread() {
+                self.waiting = Some(batch.number);
+            }
             let task = self.writer.snapshot_task(&checkpoint.snapshot).map_err(io::Error::other)?;
-            let _taken = self.ends.encode.send(task);
+            let _taken = self.ends.encode.send(Task::Store(task));
             self.checkpoint = Some(checkpoint);
         } else if batch.checkpoint.is_some() {
             // It supersedes the one that waits as well.
-            self.checkpoint = None;
+            (self.checkpoint, self.waiting) = (None, None);
         }
         if let Some(checkpoint) = &mut self.checkpoint {
             checkpoint.absorb(batch);
@@ -242,7 +278,11 @@ impl<W: Fn()> Storage<W> {
         match self.checkpoint.take_if(waits) {
             Some(checkpoint) => {
                 let steps = self.writer.write_behind(&checkpoint).map_err(io::Error::other)?;
-                self.files.carry_out(steps)
+                self.files.carry_out(steps)?;
+                if let Some(number) = self.waiting.take() {
+                    self.tell(Stored::Persisted(number));
+                }
+                Ok(())
             }
             None => {
                 self.writer.supersede(index);

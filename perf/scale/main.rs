@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "a bench prints its table")]
 #![allow(clippy::expect_used, reason = "a bench has nobody to report an impossible setup to")]
 
+mod behind;
 mod records;
 mod steady;
 mod takeover;
@@ -43,6 +44,7 @@ fn main() {
     for sas in &sizes {
         figures.extend(records::measure(*sas));
         figures.extend(takeover::measure(*sas));
+        figures.extend(behind::measure(*sas));
     }
     if let Some(most) = sizes.iter().max() {
         figures.extend(steady::measure(*most));

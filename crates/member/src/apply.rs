@@ -39,6 +39,7 @@ impl Member {
             ReplicaOutput::Peers { peers, retired } => {
                 self.output(Output::Peers { peers, retired });
             }
+            ReplicaOutput::Discard(superseded) => self.output(Output::Discard(superseded)),
             ReplicaOutput::Halted(error) => {
                 self.relinquish(now, LossCause::Leadership);
                 self.output(Output::Halt { reason: error.to_string() });

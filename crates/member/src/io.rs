@@ -4,7 +4,7 @@ use crate::{MemberEvent, OperatorReply, OperatorRequest, OwnerNotice, TargetEven
 use holdfast_cluster::{MemberId, TargetId};
 use holdfast_datapath::{Tables, WorkerCommand, WorkerEvent};
 use holdfast_packet::{Nanos, Side};
-use holdfast_replica::{Lane, MessageBytes, WriteBatch};
+use holdfast_replica::{Lane, MessageBytes, Superseded, WriteBatch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -86,7 +86,8 @@ pub enum Output {
         /// The message.
         bytes: MessageBytes,
     },
-    /// Write and sync, then report [`Input::Persisted`] with the batch's number.
+    /// Write and sync, then report [`Input::Persisted`] with the batch's number. A snapshot among it may be
+    /// still to be encoded, or read: see [`holdfast_replica::SnapshotData`].
     Persist(WriteBatch),
     /// An order for one worker. When its ring is full the shell keeps it, and those behind it.
     Worker {
@@ -120,6 +121,8 @@ pub enum Output {
         /// Members that were removed: refuse them by name.
         retired: BTreeSet<MemberId>,
     },
+    /// Drop it where there is time: wiping a hundred thousand keys takes longer than a tick.
+    Discard(Superseded),
     /// A line for the log.
     Event(MemberEvent),
     /// The member cannot go on: end the process, whose standbys carry on.

@@ -135,6 +135,10 @@ pub const WARM_CHILDREN_PER_ROUND: usize = 128;
 /// answers heartbeats meanwhile.
 pub const WARM_PAUSE_MS: u64 = 2;
 
+/// Child SAs whose policies are reviewed in one call after the whole state was replaced, every
+/// [`WARM_PAUSE_MS`]: a fraction of a millisecond.
+pub const REVIEW_POLICIES_PER_ROUND: usize = 256;
+
 /// IKE SAs loaded in one call after a takeover, for the same reason.
 pub const LOAD_IKE_SAS_PER_ROUND: usize = 128;
 

@@ -189,6 +189,8 @@ impl Member {
         member.drain_replica(now);
         member.outputs.retain(|output| !matches!(output, Output::Event(_)));
         member.reload_records(now);
+        member.review_next_hops(now);
+        member.tables.reload_rest(member.replica.state(), member.spi_mask);
         // What the log replayed happened some time ago.
         member.activity = Activity::default();
         member.settle(now);
@@ -203,7 +205,7 @@ impl Member {
                 self.on_member_message(now, from, &bytes);
             }
             Input::PeerMessage { from, bytes } => {
-                if let Err(error) = self.replica.handle_message(now, from, &bytes) {
+                if let Err(error) = self.replica.handle_message(now, from, bytes) {
                     let reason = error.to_string();
                     self.event(MemberEvent::PeerMessageRefused { from, reason });
                 }
@@ -244,6 +246,7 @@ impl Member {
             self.review_next_hops(now);
         }
         self.warming.step(now, self.replica.state());
+        self.tables.reload_some(now, self.replica.state(), self.spi_mask);
         self.ike.wipe_some(limits::WIPE_IKE_SAS_PER_ROUND);
         self.expire_operations(now);
         self.settle(now);
@@ -264,6 +267,7 @@ impl Member {
             self.storage_failure_due(),
             Some(self.next_hop_review),
             self.warming.due(),
+            self.tables.reload_due(),
             self.ike.has_unwiped().then_some(Nanos::ZERO),
         ];
         let leading = self.leading_deadline();

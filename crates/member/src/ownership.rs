@@ -144,6 +144,7 @@ impl Member {
         self.carrying = Carrying::takeover(now, self.replica.state());
         self.warming.end();
         self.load_slice(now);
+        self.tables.reload_rest(self.replica.state(), self.spi_mask);
         self.tables.begin_ownership();
         self.publish(now, true);
         self.publish_lease(until);
@@ -277,13 +278,13 @@ impl Member {
         self.command(worker, WorkerCommand::InstallOutbound { id: spi, sa: outbound });
     }
 
-    /// Brings policies and next hops in line with the whole state.
+    /// Brings policies and next hops in line with the whole state, in slices.
     pub(crate) fn reload_records(&mut self, now: Nanos) {
-        self.tables.reload(self.replica.state(), self.spi_mask);
+        self.tables.reload(self.replica.state());
         if !self.config.is_witness() {
             self.warming.begin(self.replica.state());
         }
-        self.review_next_hops(now);
+        self.next_hop_review = now;
     }
 
     /// Asks for the next hops of the peers there are, and no longer for those of peers that left.

@@ -30,7 +30,7 @@ impl Member {
             outside_up: self.health.is_up(Side::Outside),
             inside_up: self.health.is_up(Side::Inside),
             stalled_workers: u32::try_from(self.health.stalled().count()).unwrap_or(u32::MAX),
-            warm: self.warm && self.warming.is_warm(),
+            warm: self.warm && self.warming.is_warm() && self.tables.is_whole(),
         }
     }
 

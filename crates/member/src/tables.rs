@@ -10,7 +10,7 @@ use holdfast_datapath::{ConnectionCount, Marker, SaRef, Tables, TargetEntry, Tar
 use holdfast_ipsec::{Selectors, Spd, Spi};
 use holdfast_maglev::Table;
 use holdfast_packet::Nanos;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// A Child SA that is not sent with yet.
@@ -30,6 +30,9 @@ pub(crate) struct TablesKeeper {
     held_back: Vec<HeldBack>,
     /// What each SA protects, to find its policies when it is gone.
     selectors: BTreeMap<Spi, Arc<Selectors>>,
+    /// SAs whose policies may not be what the records say.
+    unreviewed: VecDeque<Spi>,
+    review_due: Nanos,
     /// What the Maglev table was built of; building takes milliseconds.
     distributed: Vec<(u64, u32)>,
     maglev: Arc<Table>,
@@ -48,6 +51,8 @@ impl TablesKeeper {
             policies: Spd::new(),
             held_back: Vec::new(),
             selectors: BTreeMap::new(),
+            unreviewed: VecDeque::new(),
+            review_due: Nanos::ZERO,
             distributed: Vec::new(),
             maglev: Arc::new(Table::new(&[], limits::MAGLEV_ROWS, seed)),
             generation: 0,
@@ -150,16 +155,59 @@ impl TablesKeeper {
         self.dirty = true;
     }
 
-    /// Starts anew from the whole state. Which of several SAs for the same traffic is the newest is
-    /// not recorded; each of them works.
-    pub(crate) fn reload(&mut self, state: &State, mask: u32) {
-        self.policies = Spd::new();
+    /// The state was replaced as a whole: every SA there was, and every one there is, is to be reviewed.
+    /// Which of several SAs for the same traffic is the newest is not recorded; each of them works.
+    pub(crate) fn reload(&mut self, state: &State) {
         self.held_back.clear();
-        self.selectors.clear();
-        for child in state.children() {
-            self.add(child, state, mask);
+        let present = state.children().map(|child| child.parameters.inbound_spi);
+        self.unreviewed = self.selectors.keys().copied().chain(present).collect();
+    }
+
+    /// Whether the policies are what the records say.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.unreviewed.is_empty()
+    }
+
+    /// When the next slice is to be reviewed.
+    pub(crate) fn reload_due(&self) -> Option<Nanos> {
+        (!self.is_whole()).then_some(self.review_due)
+    }
+
+    /// Reviews the next slice, when it is due. Nobody uses the policies of a standby, so they are published
+    /// once, at the end.
+    pub(crate) fn reload_some(&mut self, now: Nanos, state: &State, mask: u32) {
+        if self.is_whole() || now < self.review_due {
+            return;
         }
-        self.dirty = true;
+        self.review_due = now.plus_ms(limits::WARM_PAUSE_MS);
+        let dirty = self.dirty;
+        self.review(limits::REVIEW_POLICIES_PER_ROUND, state, mask);
+        self.dirty = dirty || self.is_whole();
+    }
+
+    /// Reviews whatever is left, for whoever is to use the policies now.
+    pub(crate) fn reload_rest(&mut self, state: &State, mask: u32) {
+        self.review(usize::MAX, state, mask);
+    }
+
+    fn review(&mut self, most: usize, state: &State, mask: u32) {
+        let count = self.unreviewed.len().min(most);
+        for spi in self.unreviewed.drain(..count).collect::<Vec<_>>() {
+            let child = state.child(spi);
+            let known = self.selectors.get(&spi);
+            let stands = child.zip(known);
+            let stands = stands.is_some_and(|(child, known)| child.parameters.selectors == **known);
+            if stands || self.held_back.iter().any(|held| held.sa.spi == spi) {
+                continue;
+            }
+            if let Some(selectors) = self.selectors.remove(&spi) {
+                self.policies.remove(&selectors, |sa| sa.spi == spi);
+                self.dirty = true;
+            }
+            if let Some(child) = child {
+                self.add(child, state, mask);
+            }
+        }
     }
 
     /// Whether the workers have tables.

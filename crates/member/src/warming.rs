@@ -31,6 +31,8 @@ struct Prepared {
 #[derive(Default)]
 pub(crate) struct Warming {
     waiting: VecDeque<Spi>,
+    /// Prepared, and perhaps no longer in the records.
+    doubtful: VecDeque<Spi>,
     prepared: BTreeMap<Spi, Prepared>,
     due: Nanos,
 }
@@ -44,7 +46,7 @@ impl fmt::Debug for Warming {
 impl Warming {
     /// Everything in the records is to be prepared; what is prepared already may be used still.
     pub(crate) fn begin(&mut self, state: &State) {
-        self.prepared.retain(|spi, _| state.child(*spi).is_some());
+        self.doubtful = self.prepared.keys().copied().collect();
         self.waiting = state.children().map(|child| child.parameters.inbound_spi).collect();
     }
 
@@ -64,7 +66,7 @@ impl Warming {
     }
 
     fn is_done(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.doubtful.is_empty()
     }
 
     /// Whether every Child SA is prepared, but for those of the last moment.
@@ -83,12 +85,18 @@ impl Warming {
         (!self.is_done()).then_some(self.due)
     }
 
-    /// Prepares the next slice, when it is due.
+    /// Prepares the next slice, when it is due, and forgets some of what is no longer in the records.
     pub(crate) fn step(&mut self, now: Nanos, state: &State) {
         if now < self.due || self.is_done() {
             return;
         }
         self.due = now.plus_ms(limits::WARM_PAUSE_MS);
+        let count = self.doubtful.len().min(limits::WARM_CHILDREN_PER_ROUND);
+        for spi in self.doubtful.drain(..count) {
+            if state.child(spi).is_none() {
+                self.prepared.remove(&spi);
+            }
+        }
         let count = self.waiting.len().min(limits::WARM_CHILDREN_PER_ROUND);
         for spi in self.waiting.drain(..count) {
             let Some(child) = state.child(spi) else { continue };

@@ -20,6 +20,7 @@ use prost::encoding::encode_varint;
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType, Snapshot};
 use std::fmt;
+use zeroize::Zeroizing;
 
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 44;
@@ -35,6 +36,10 @@ const SNAPSHOT_DATA_KEY: u8 = 1 << 3 | 2;
 
 /// Bytes of the largest message: a snapshot with its header.
 pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Messages of this length and beyond share their content with what is made of them. No append is as long: its
+/// entries would keep each other.
+const SHARED_BYTES_MIN: usize = 8 * 1024 * 1024;
 
 /// Why a message of a peer was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -147,12 +152,12 @@ impl Envelope {
         Ok(MessageBytes::new(bytes, tail))
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+    pub(crate) fn decode(bytes: Vec<u8>) -> Result<Self, MessageError> {
         let length = MessageError::Length(bytes.len());
         if bytes.len() > ENVELOPE_BYTES_MAX {
             return Err(length);
         }
-        let (head, body) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(length)?;
+        let head = *bytes.first_chunk::<HEADER_LEN>().ok_or(length)?;
         let (&[version, flags, ..], numbers) =
             head.split_first_chunk::<4>().ok_or(MessageError::Malformed)?;
         if version != VERSION {
@@ -162,7 +167,7 @@ impl Envelope {
         let &[from, term, sent, echo, promise_ns] = numbers else {
             return Err(MessageError::Malformed);
         };
-        let mut message = Message::parse_from_bytes(body).map_err(|_| MessageError::Malformed)?;
+        let mut message = parse(bytes).map_err(|_| MessageError::Malformed)?;
         Ok(Self {
             note: Note::take_from(&mut message),
             from: MemberId(u64::from_le_bytes(from)),
@@ -173,6 +178,16 @@ impl Envelope {
             message,
         })
     }
+}
+
+/// The Raft message behind the header. The content of a snapshot stays where it is, and is wiped there: a
+/// copy of it takes longer than a tick.
+fn parse(bytes: Vec<u8>) -> protobuf::ProtobufResult<Message> {
+    if bytes.len() < SHARED_BYTES_MIN {
+        return Message::parse_from_bytes(bytes.get(HEADER_LEN..).unwrap_or_default());
+    }
+    let bytes = Bytes::from_owner(Zeroizing::new(bytes));
+    Message::parse_from_carllerche_bytes(&bytes.slice(HEADER_LEN..))
 }
 
 /// Ends a message with a snapshot, but for the snapshot's content, which is given back and belongs behind
@@ -233,12 +248,12 @@ mod tests {
     fn an_envelope_survives_the_wire() {
         let envelope = sample();
         let bytes = envelope.clone().encode().unwrap().into_vec();
-        assert_eq!(Envelope::decode(&bytes).unwrap(), envelope);
+        assert_eq!(Envelope::decode(bytes).unwrap(), envelope);
     }
 
     #[test]
     fn a_snapshot_is_at_the_end_of_its_message_and_not_copied_into_it() {
-        for length in [0, 1, 127, 128, 100_000] {
+        for length in [0, 1, 127, 128, 100_000, SHARED_BYTES_MIN] {
             let mut envelope = sample();
             envelope.note = None;
             envelope.message.set_msg_type(MessageType::MsgSnapshot);
@@ -252,7 +267,7 @@ mod tests {
             bytes.copy_piece(bytes.len() - length, length, &mut tail);
             assert_eq!(tail, content);
             let bytes = bytes.into_vec();
-            assert!(Envelope::decode(&bytes).unwrap() == envelope, "{length} bytes");
+            assert!(Envelope::decode(bytes.clone()).unwrap() == envelope, "{length} bytes");
             // And as the releases before wrote it.
             let plain = envelope.message.write_to_bytes().unwrap();
             assert_eq!(Message::parse_from_bytes(&plain).unwrap(), envelope.message);
@@ -270,17 +285,17 @@ mod tests {
         assert_eq!(message, sample().message);
         // And a message without one, as they send it, is taken.
         let bytes = Envelope { note: None, ..sample() }.encode().unwrap().into_vec();
-        assert_eq!(Envelope::decode(&bytes).unwrap().note, None);
+        assert_eq!(Envelope::decode(bytes).unwrap().note, None);
     }
 
     #[test]
     fn every_truncation_and_a_foreign_version_are_refused_or_differ() {
         let bytes = sample().encode().unwrap().into_vec();
         for length in 0..HEADER_LEN {
-            assert!(Envelope::decode(&bytes[..length]).is_err(), "{length} bytes");
+            assert!(Envelope::decode(bytes[..length].to_vec()).is_err(), "{length} bytes");
         }
         let mut other = bytes;
         other[0] = 2;
-        assert_eq!(Envelope::decode(&other), Err(MessageError::Version(2)));
+        assert_eq!(Envelope::decode(other), Err(MessageError::Version(2)));
     }
 }

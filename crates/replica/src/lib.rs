@@ -25,7 +25,8 @@
 //!   clock that goes on while the machine sleeps (`CLOCK_BOOTTIME`).
 //! * Hand over all received messages before [`Replica::handle_timeout`].
 //! * Store batches in order; report each with [`Replica::persisted`]. A snapshot among them is
-//!   encoded by whoever stores it ([`SnapshotData`]): that takes longer than a lease lasts.
+//!   encoded by whoever stores it, or read if the leader sent it ([`SnapshotData`]), in a thread of its
+//!   own, and there [`Superseded`] is dropped: that takes longer than a lease lasts.
 //! * At no instant do two members hold a lease: [`lease`] has the proof.
 //! * A follower's acknowledgement leaves only when what it acknowledges is stored: [`ready`].
 //! * Only the leader proposes; nothing is forwarded, so nothing is proposed twice.
@@ -53,6 +54,7 @@ pub mod ready;
 mod replica;
 mod snapshot_data;
 mod store;
+mod superseded;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -70,6 +72,7 @@ pub use output::{
 };
 pub use replica::{MemberProgress, ProposalId, Replica, Status};
 pub use snapshot_data::SnapshotData;
+pub use superseded::Superseded;
 pub use timing::{Timing, TimingError};
 
 /// Members of one cluster. Raft gains nothing from more, and the stagger of the election

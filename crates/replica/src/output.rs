@@ -1,6 +1,6 @@
 //! What a replica asks the shell to do, and what the shell stores for it.
 
-use crate::{MessageBytes, ReplicaError, SnapshotData};
+use crate::{MessageBytes, ReplicaError, SnapshotData, Superseded};
 use bytes::Bytes;
 use holdfast_cluster::{Command, Effect, MemberId};
 use holdfast_packet::Nanos;
@@ -19,7 +19,8 @@ pub enum Output {
         bytes: MessageBytes,
     },
     /// Store a batch, in the order of the numbers, and answer with
-    /// [`crate::Replica::persisted`] once it is synced (where `must_sync` asks for it).
+    /// [`crate::Replica::persisted`] once it is synced (where `must_sync` asks for it). A snapshot that
+    /// a leader sent is read first: [`SnapshotData::restore`].
     Persist(WriteBatch),
     /// An entry was committed and applied. Entries come in order and never twice in one process.
     Applied {
@@ -58,6 +59,8 @@ pub enum Output {
         /// Ids to be refused by name: they were removed.
         retired: BTreeSet<MemberId>,
     },
+    /// Drop it where there is time.
+    Discard(Superseded),
     /// The replica cannot go on and does nothing any more: end the process.
     Halted(ReplicaError),
 }
@@ -76,6 +79,7 @@ impl fmt::Debug for Output {
             }
             Self::LeaseUntil(until) => write!(f, "LeaseUntil({until:?})"),
             Self::Peers { peers, retired } => write!(f, "Peers({peers:?}, without {retired:?})"),
+            Self::Discard(superseded) => write!(f, "Discard({superseded:?})"),
             Self::Halted(error) => write!(f, "Halted({error})"),
         }
     }
@@ -150,7 +154,8 @@ pub struct SnapshotImage {
     pub index: u64,
     /// The term of that entry.
     pub term: u64,
-    /// What [`holdfast_cluster::State::snapshot`] made, or is to be made of it. Contains keys.
+    /// What [`holdfast_cluster::State::snapshot`] made, or is to be made of it, or what a leader sent.
+    /// Contains keys.
     pub data: SnapshotData,
 }
 

@@ -11,12 +11,18 @@
 //! One kind of follower's message does not wait: the answer to a heartbeat. It acknowledges no
 //! entry, and a disk that stalls for a moment would otherwise cost the leader its lease. It does
 //! wait while a term or a vote is unwritten.
+//!
+//! A snapshot of the leader goes into the log at once and out as a checkpoint, which whoever stores it
+//! also reads: with a hundred thousand SAs that takes longer than an election. The state it replaces
+//! stays until both are done; raft-rs gives no entry behind it before, and this member neither votes nor
+//! campaigns meanwhile.
 
 use crate::envelope::{Envelope, lane_of};
 use crate::output::{Checkpoint, LogEntry, Output, SnapshotImage, WriteBatch};
+use crate::replica::SentSnapshot;
 use crate::store::{configuration_from_raft, entry_from_raft};
-use crate::{Replica, ReplicaError, SnapshotData};
-use holdfast_cluster::{Command, Effect, MemberId, Mutation, State, mutated};
+use crate::{Replica, ReplicaError, SnapshotData, Superseded};
+use holdfast_cluster::{Command, Effect, MemberId, Mutation, mutated};
 use holdfast_packet::Nanos;
 use raft::Ready;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
@@ -36,7 +42,15 @@ struct PendingWrite {
     /// Messages that may leave then.
     held: Vec<Message>,
     changes_vote: bool,
-    snapshot_index: Option<u64>,
+    snapshot: Option<SnapshotImage>,
+}
+
+/// What a Ready has stored.
+struct Stored {
+    batch: Option<WriteBatch>,
+    changes_vote: bool,
+    /// A snapshot of the leader among it.
+    snapshot: Option<SnapshotImage>,
 }
 
 impl Writes {
@@ -51,7 +65,7 @@ impl Writes {
 
     /// Whether a received snapshot is not stored yet.
     pub(crate) fn snapshot_pending(&self) -> bool {
-        self.pending.iter().any(|write| write.snapshot_index.is_some())
+        self.pending.iter().any(|write| write.snapshot.is_some())
     }
 }
 
@@ -64,9 +78,8 @@ impl Replica {
         let mut held = ready.take_persisted_messages();
         let committed = ready.take_committed_entries();
         let number = ready.number();
-        let Ok((batch, changes_vote, snapshot_index)) = self.store_ready(now, &ready) else {
-            return;
-        };
+        let Ok(stored) = self.store_ready(now, &ready) else { return };
+        let Stored { batch, changes_vote, snapshot } = stored;
         self.node.advance_append_async(ready);
         if !changes_vote && !self.writes.vote_pending() {
             let (answers, others): (Vec<_>, _) = held.into_iter().partition(is_heartbeat_answer);
@@ -82,12 +95,15 @@ impl Replica {
                     ready: number,
                     held,
                     changes_vote,
-                    snapshot_index,
+                    snapshot,
                 });
                 self.outputs.push_back(Output::Persist(batch));
             }
             unsynced => {
                 self.outputs.extend(unsynced.map(Output::Persist));
+                if snapshot.is_some_and(|image| self.replace_state(&image).is_err()) {
+                    return;
+                }
                 self.hold_or_finish(now, number, held);
             }
         }
@@ -108,13 +124,9 @@ impl Replica {
     }
 
     /// Puts a Ready into the store and makes its batch.
-    fn store_ready(
-        &mut self,
-        now: Nanos,
-        ready: &Ready,
-    ) -> Result<(Option<WriteBatch>, bool, Option<u64>), ()> {
-        let snapshot = Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty());
-        if let Some(snapshot) = snapshot {
+    fn store_ready(&mut self, now: Nanos, ready: &Ready) -> Result<Stored, ()> {
+        let received = Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty());
+        if let Some(snapshot) = received {
             self.install_snapshot(snapshot)?;
         }
         let store = self.node.mut_store();
@@ -128,11 +140,11 @@ impl Replica {
         }
         let after = store.hard_state();
         let changes_vote = (before.term, before.vote) != (after.term, after.vote);
-        let snapshot_index = snapshot.map(|snapshot| snapshot.get_metadata().index);
-        let checkpoint = snapshot.map(|snapshot| Checkpoint {
-            snapshot: store.image(),
+        let snapshot = received.map(|_| store.image());
+        let checkpoint = snapshot.as_ref().map(|image| Checkpoint {
+            snapshot: image.clone(),
             hard_state: after,
-            entries: store.entries_behind(snapshot.get_metadata().index),
+            entries: store.entries_behind(image.index),
         });
         let entries: Vec<LogEntry> = match checkpoint {
             Some(_) => Vec::new(),
@@ -140,7 +152,7 @@ impl Replica {
         };
         let hard_state = ready.hs().filter(|_| checkpoint.is_none()).map(|_| after);
         if checkpoint.is_none() && entries.is_empty() && hard_state.is_none() {
-            return Ok((None, changes_vote, None));
+            return Ok(Stored { batch: None, changes_vote, snapshot: None });
         }
         let batch = WriteBatch {
             number: self.writes.next_number(),
@@ -149,13 +161,29 @@ impl Replica {
             entries,
             hard_state,
         };
-        Ok((Some(batch), changes_vote, snapshot_index))
+        Ok(Stored { batch: Some(batch), changes_vote, snapshot })
     }
 
+    /// The log begins behind a snapshot of the leader from now on; the state stays until it is read.
     fn install_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), ()> {
-        let index = snapshot.get_metadata().index;
-        match State::restore(&snapshot.data) {
-            Ok(state) if state.applied() == index => self.state = state,
+        let metadata = snapshot.get_metadata();
+        let configuration = configuration_from_raft(metadata.get_conf_state());
+        if self.is_blank() && configuration.is_voter(self.config.id) {
+            self.halt(ReplicaError::VotedBefore(self.config.id));
+            return Err(());
+        }
+        self.configuration = configuration;
+        let data = SnapshotData::received(snapshot.data.clone());
+        let superseded = self.node.mut_store().install(metadata.clone(), data);
+        self.outputs.push_back(Output::Discard(superseded));
+        Ok(())
+    }
+
+    /// The state is that of a snapshot of the leader from now on.
+    fn replace_state(&mut self, image: &SnapshotImage) -> Result<(), ()> {
+        let index = image.index;
+        let state = match image.data.take_restored() {
+            Ok(state) if state.applied() == index => state,
             Ok(_) => {
                 self.halt(ReplicaError::Log("the leader's snapshot is of another entry"));
                 return Err(());
@@ -164,15 +192,9 @@ impl Replica {
                 self.halt(ReplicaError::Snapshot { index, error });
                 return Err(());
             }
-        }
-        let data = SnapshotData::from(snapshot.data.to_vec());
-        self.node.mut_store().install(snapshot.get_metadata().clone(), data);
-        let configuration = configuration_from_raft(snapshot.get_metadata().get_conf_state());
-        if self.is_blank() && configuration.is_voter(self.config.id) {
-            self.halt(ReplicaError::VotedBefore(self.config.id));
-            return Err(());
-        }
-        self.configuration = configuration;
+        };
+        let before = std::mem::replace(&mut self.state, state);
+        self.outputs.push_back(Output::Discard(Superseded::state(before)));
         self.snapshot_has_members = self.state.membership().configuration().is_some();
         self.peers_due = true;
         self.outputs.push_back(Output::StateReplaced { index });
@@ -225,8 +247,11 @@ impl Replica {
         while self.writes.pending.front().is_some_and(|write| write.number <= number) {
             let Some(write) = self.writes.pending.pop_front() else { break };
             self.node.on_persist_ready(write.ready);
-            if let Some(index) = write.snapshot_index {
-                self.node.advance_apply_to(index);
+            if let Some(image) = write.snapshot {
+                if self.replace_state(&image).is_err() {
+                    return;
+                }
+                self.node.advance_apply_to(image.index);
             }
             for message in write.held {
                 self.send(now, message);
@@ -245,7 +270,7 @@ impl Replica {
                 self.announce_lease();
             }
             MessageType::MsgSnapshot => {
-                self.snapshots_sent.insert(to, now);
+                self.snapshots_sent.insert(to, SentSnapshot { last_news: now, delivered: false });
             }
             _ => {}
         }

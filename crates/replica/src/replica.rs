@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// would count itself out before it could hear its followers again.
 const OVERDUE_TICKS_MAX: u64 = 2;
 
-/// After this time without news a snapshot on its way counts as lost.
+/// After this time without news a snapshot on its way, or at a member that is to store it, counts as lost.
 const SNAPSHOT_RETRY_MS: u64 = 10_000;
 
 /// Where a proposal will be applied, if it is not lost with its leader: an entry of this index
@@ -46,6 +46,14 @@ pub struct MemberProgress {
     pub witness: bool,
     /// Whether its vote counts: a learner's does not yet.
     pub voter: bool,
+}
+
+/// A snapshot that a member was sent and has not acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SentSnapshot {
+    /// When it was sent or delivered.
+    pub(crate) last_news: Nanos,
+    pub(crate) delivered: bool,
 }
 
 /// A picture for the operator.
@@ -78,7 +86,7 @@ pub struct Replica {
     pub(crate) lease: Lease,
     pub(crate) writes: Writes,
     pub(crate) outputs: VecDeque<Output>,
-    pub(crate) snapshots_sent: BTreeMap<MemberId, Nanos>,
+    pub(crate) snapshots_sent: BTreeMap<MemberId, SentSnapshot>,
     /// When the first key was cleared that a file may still hold.
     pub(crate) keys_cleared: Option<Nanos>,
     pub(crate) configuration: Configuration,
@@ -171,7 +179,7 @@ impl Replica {
         &mut self,
         now: Nanos,
         from: MemberId,
-        bytes: &[u8],
+        bytes: Vec<u8>,
     ) -> Result<(), MessageError> {
         if self.halted {
             return Err(MessageError::Halted);
@@ -189,6 +197,9 @@ impl Replica {
         let echo = envelope.echo.map(|echo| (echo, envelope.promise_ns));
         if let Some(note) = envelope.note {
             self.note_of(from, note);
+        }
+        if envelope.message.get_msg_type() == MessageType::MsgAppendResponse {
+            self.acknowledged(from);
         }
         // The errors raft-rs has for a stepped message all mean that it ignored it.
         let _ignored = self.node.step(envelope.message);
@@ -392,13 +403,28 @@ impl Replica {
     }
 
     /// The transport handed a snapshot over, or failed to.
+    ///
+    /// One that was handed over is still to be read and stored, and its member answers when it is. Until
+    /// then raft-rs sends nothing behind it; told that it arrived, it would try with every heartbeat.
     pub fn snapshot_delivered(&mut self, now: Nanos, member: MemberId, delivered: bool) {
-        if self.halted || self.snapshots_sent.remove(&member).is_none() {
+        let Some(sent) = self.snapshots_sent.get_mut(&member).filter(|_| !self.halted) else {
+            return;
+        };
+        if delivered {
+            *sent = SentSnapshot { last_news: now, delivered };
             return;
         }
-        let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-        self.node.report_snapshot(member.0, status);
+        self.snapshots_sent.remove(&member);
+        self.node.report_snapshot(member.0, SnapshotStatus::Failure);
         self.drive(now);
+    }
+
+    /// A member acknowledges entries, or a snapshot that it was handed before.
+    fn acknowledged(&mut self, member: MemberId) {
+        if self.snapshots_sent.get(&member).is_some_and(|sent| sent.delivered) {
+            self.snapshots_sent.remove(&member);
+            self.node.report_snapshot(member.0, SnapshotStatus::Finish);
+        }
     }
 
     /// raft-rs waits for news of a snapshot for ever.
@@ -411,7 +437,7 @@ impl Replica {
         let lost: Vec<MemberId> = self
             .snapshots_sent
             .iter()
-            .filter(|(_, sent)| now.ms_since(**sent) >= SNAPSHOT_RETRY_MS)
+            .filter(|(_, sent)| now.ms_since(sent.last_news) >= SNAPSHOT_RETRY_MS)
             .map(|(id, _)| *id)
             .collect();
         for member in lost {

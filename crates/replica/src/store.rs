@@ -3,7 +3,7 @@
 
 use crate::SnapshotData;
 use crate::output::{EntryKind, HardState, LogEntry, SnapshotImage};
-use bytes::Bytes;
+use crate::superseded::{Superseded, wipe};
 use holdfast_cluster::{Configuration, MemberId};
 use raft::eraftpb::{
     ConfState, Entry, EntryType, HardState as RaftHardState, Snapshot, SnapshotMetadata,
@@ -11,7 +11,6 @@ use raft::eraftpb::{
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
-use zeroize::Zeroize;
 
 pub(crate) struct LogStore {
     hard_state: RaftHardState,
@@ -50,7 +49,7 @@ impl LogStore {
         };
         if let Some(image) = snapshot {
             let metadata = store.metadata(image);
-            store.install(metadata, image.data.clone());
+            drop(store.install(metadata, image.data.clone()));
         }
         for entry in entries {
             store.append_one(entry_to_raft(entry));
@@ -136,16 +135,16 @@ impl LogStore {
         metadata
     }
 
-    /// The log begins behind a snapshot received or recovered.
-    pub(crate) fn install(&mut self, metadata: SnapshotMetadata, data: SnapshotData) {
+    /// The log begins behind a snapshot received or recovered; what was in it before is given back.
+    pub(crate) fn install(&mut self, metadata: SnapshotMetadata, data: SnapshotData) -> Superseded {
         self.before = (metadata.index, metadata.term);
         self.hard_state.term = self.hard_state.term.max(metadata.term);
         self.hard_state.commit = self.hard_state.commit.max(metadata.index);
-        self.entries.drain(..).for_each(|mut entry| wipe(&mut entry.data));
         self.bytes_since_snapshot = 0;
         self.members = metadata.get_conf_state().clone();
         self.snapshot = metadata;
-        self.data = data;
+        let entries = std::mem::take(&mut self.entries);
+        Superseded::log(entries.into(), std::mem::replace(&mut self.data, data))
     }
 
     /// The snapshot there is.
@@ -187,14 +186,6 @@ impl LogStore {
 
     pub(crate) fn entries_behind(&self, index: u64) -> Vec<LogEntry> {
         self.entries.iter().filter(|entry| entry.index > index).map(entry_from_raft).collect()
-    }
-}
-
-/// Overwrites bytes that may be keys, where nobody else holds them: raft-rs, or a message on its
-/// way, may still do for a moment.
-fn wipe(data: &mut Bytes) {
-    if let Ok(mut bytes) = std::mem::take(data).try_into_mut() {
-        bytes.zeroize();
     }
 }
 

@@ -52,8 +52,10 @@ impl Disk {
 
 fn apply(stored: &mut Recovered, batch: WriteBatch) {
     if let Some(checkpoint) = batch.checkpoint {
-        // A disk holds bytes: from now on the snapshot is encoded.
+        // A disk holds bytes: from now on the snapshot is encoded, or read if it was received.
         let _bytes: &[u8] = &checkpoint.snapshot.data;
+        // Whether it can be read is found out by who is told that it is stored.
+        let _read = checkpoint.snapshot.data.restore();
         stored.snapshot = Some(checkpoint.snapshot);
         stored.hard_state = checkpoint.hard_state;
         stored.entries = checkpoint.entries;

@@ -363,7 +363,7 @@ impl Node {
                     self.notices.push((now, target, *notice));
                 }
                 Output::Operator { id, reply } => drop(self.replies.insert(id, reply)),
-                Output::Peers { .. } => {}
+                Output::Peers { .. } | Output::Discard(_) => {}
                 Output::Event(event) => {
                     if let MemberEvent::SaRemoved { spi } = event {
                         wishes.removed.push(spi);

@@ -512,7 +512,7 @@ impl Network {
                 }
                 let seed = self.seed;
                 let taken =
-                    self.with_replica(to, |replica, now| replica.handle_message(now, from, &bytes));
+                    self.with_replica(to, |replica, now| replica.handle_message(now, from, bytes));
                 if let Some(Err(error)) = &taken
                     && !matches!(error, MessageError::Retired(_) | MessageError::Halted)
                 {
@@ -575,6 +575,7 @@ impl Network {
                 }
             }
             Output::RoleChanged { .. } | Output::LeaseUntil(_) | Output::Peers { .. } => {}
+            Output::Discard(_) => {}
             Output::Halted(ReplicaError::Removed(_)) => {
                 let node = self.node_mut(id);
                 (node.running, node.removed) = (None, true);

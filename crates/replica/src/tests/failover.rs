@@ -229,6 +229,41 @@ fn a_member_that_fell_far_behind_gets_a_snapshot() {
 }
 
 #[test]
+fn while_a_snapshot_is_read_and_stored_heartbeats_are_answered_and_nothing_more_is_sent() {
+    let compaction =
+        Compaction { entries: 50, bytes: 1 << 20, retained_entries: 10, ..Compaction::default() };
+    let (mut network, owner) = settled(43, Conditions { compaction, ..Conditions::default() });
+    let [behind, other] = others(&network, owner)[..] else { panic!("three members") };
+    network.crash(behind);
+    for target in 0..300 {
+        network.propose(owner, &drain(target)).unwrap();
+        network.run_for_ms(3);
+    }
+    // From now on the quorum hangs on the member that is behind.
+    network.crash(other);
+    network.conditions_mut().sync_us = (400_000, 400_000);
+    network.start(behind);
+    let index = network.replica(owner).unwrap().state().applied();
+    network.run_until("the snapshot arrives", 100, |network| {
+        network.replica(behind).is_some_and(|replica| replica.status().commit == index)
+    });
+    let term = network.replica(owner).unwrap().term();
+    for _ in 0..39 {
+        network.run_for_ms(10);
+        assert_eq!((network.replaced(behind), network.owner()), (0, Some(owner)));
+        assert_eq!(network.snapshots_on_the_way(), 0);
+        assert!(network.replica(behind).unwrap().state().applied() < index, "as it was");
+    }
+    network.run_for_ms(20);
+    assert_eq!(network.replaced(behind), 1);
+    assert_eq!(network.replica(behind).unwrap().state().draining().len(), 300);
+    let entry = network.propose(owner, &drain(900)).unwrap();
+    network.run_for_ms(900);
+    assert!(network.applied(behind).contains(&(entry.index, entry.term)));
+    assert_eq!(network.replica(owner).unwrap().term(), term);
+}
+
+#[test]
 fn a_lost_snapshot_is_sent_again() {
     let compaction =
         Compaction { entries: 50, bytes: 1 << 20, retained_entries: 10, ..Compaction::default() };

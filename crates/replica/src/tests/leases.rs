@@ -192,7 +192,7 @@ fn ticks_overdue_before_a_heartbeat_do_not_shorten_the_promise() {
     let config = Config::new(ONE, members, Timing::DEFAULT, Incarnation(1));
     let mut replica = Replica::new(config, Recovered::default(), Nanos::ZERO).unwrap();
     let awake = Nanos::from_ms(500);
-    replica.handle_message(awake, TWO, &heartbeat(awake.minus_ms(1))).unwrap();
+    replica.handle_message(awake, TWO, heartbeat(awake.minus_ms(1))).unwrap();
     let mut now = awake;
     while replica.role() == Role::Follower {
         now = replica.poll_timeout().unwrap().max(now);

@@ -100,7 +100,7 @@ fn nothing_is_acknowledged_before_it_is_stored() {
 fn sent(replica: &mut Replica) -> Vec<MessageType> {
     let kind = |output| match output {
         Output::Send { bytes, .. } => {
-            Some(Envelope::decode(&bytes.into_vec()).unwrap().message.get_msg_type())
+            Some(Envelope::decode(bytes.into_vec()).unwrap().message.get_msg_type())
         }
         _ => None,
     };
@@ -132,16 +132,16 @@ fn a_heartbeat_is_answered_at_once_unless_its_term_is_not_stored_yet() {
         envelope.encode().unwrap().into_vec()
     };
     let heartbeat = of_leader(MessageType::MsgHeartbeat, Vec::new());
-    replica.handle_message(now, leader, &heartbeat).unwrap();
+    replica.handle_message(now, leader, heartbeat.clone()).unwrap();
     assert_eq!(sent(&mut replica), [], "term 5 is not stored");
     replica.persisted(now, 1);
     assert_eq!(sent(&mut replica), [MessageType::MsgHeartbeatResponse]);
     let mut entry = Entry::default();
     (entry.term, entry.index) = (5, 1);
     let append = of_leader(MessageType::MsgAppend, vec![entry]);
-    replica.handle_message(now, leader, &append).unwrap();
+    replica.handle_message(now, leader, append).unwrap();
     assert_eq!(sent(&mut replica), [], "the entry is not stored");
-    replica.handle_message(now, leader, &heartbeat).unwrap();
+    replica.handle_message(now, leader, heartbeat).unwrap();
     assert_eq!(sent(&mut replica), [MessageType::MsgHeartbeatResponse]);
     replica.persisted(now, 2);
     assert_eq!(sent(&mut replica), [MessageType::MsgAppendResponse]);
@@ -183,7 +183,7 @@ fn a_member_whose_disk_lost_what_it_acknowledged_stops() {
         if let Output::Send { to, bytes, .. } = output
             && to == victim
         {
-            let _refused = replica.handle_message(now, owner, &bytes.into_vec());
+            let _refused = replica.handle_message(now, owner, bytes.into_vec());
         }
     }
     let last = std::iter::from_fn(|| replica.poll_output()).last();

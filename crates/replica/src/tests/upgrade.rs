@@ -55,7 +55,7 @@ fn follower_with(data: Vec<u8>) -> (Replica, Vec<Output>) {
     let sent = Nanos::from_ms(100);
     let envelope =
         Envelope { from: TWO, term: 2, sent, echo: None, promise_ns, note: None, message };
-    replica.handle_message(sent, TWO, &envelope.encode().unwrap().into_vec()).unwrap();
+    replica.handle_message(sent, TWO, envelope.encode().unwrap().into_vec()).unwrap();
     let mut outputs = Vec::new();
     while let Some(output) = replica.poll_output() {
         if let Output::Persist(batch) = &output {
@@ -96,7 +96,7 @@ fn an_entry_of_a_newer_format_halts_this_member_with_the_remedy() {
     assert!(error.to_string().contains("upgrade this member"), "{error}");
     assert!(!replica.state().is_draining(TargetId(7)), "nothing of it is applied");
     assert_eq!(
-        replica.handle_message(Nanos::from_ms(200), TWO, &[]),
+        replica.handle_message(Nanos::from_ms(200), TWO, Vec::new()),
         Err(MessageError::Halted),
         "it says nothing any more, like a member that crashed"
     );

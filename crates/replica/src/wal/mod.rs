@@ -107,6 +107,9 @@ pub enum WalError {
     /// More than the format can hold.
     #[error("{0} is too large to store")]
     TooLarge(&'static str),
+    /// A snapshot that the leader sent is not for this release, or broken.
+    #[error("the leader's snapshot cannot be read: {0}")]
+    Unreadable(holdfast_cluster::CodecError),
 }
 
 /// The name of a segment.

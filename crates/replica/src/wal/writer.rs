@@ -95,7 +95,8 @@ impl WalWriter {
     /// The steps that store a batch. When the last one is done, the batch is stored.
     ///
     /// # Errors
-    /// [`WalError::TooLarge`] if a record does not fit the format; nothing can be stored then.
+    /// [`WalError::TooLarge`] if a record does not fit the format, [`WalError::Unreadable`] for what a
+    /// leader sent; nothing can be stored then.
     pub fn write(&mut self, batch: &WriteBatch) -> Result<Vec<FileOp>, WalError> {
         let mut ops = Vec::new();
         if let Some(checkpoint) = &batch.checkpoint {
@@ -235,11 +236,14 @@ impl SnapshotTask {
         self.image.index
     }
 
-    /// The step that stores it. What it supersedes in memory is dropped.
+    /// The step that stores it. What it supersedes in memory is dropped. One that a leader sent is read
+    /// first, for the replica.
     ///
     /// # Errors
-    /// As [`WalWriter::write`].
+    /// As [`WalWriter::write`], and [`WalError::Unreadable`]: such a snapshot must not be stored, because
+    /// this member could not start with it.
     pub fn seal(&self) -> Result<FileOp, WalError> {
+        self.image.data.restore().map_err(WalError::Unreadable)?;
         let bytes = snapshot_file::encode(&self.key, &self.image, self.nonce)?;
         Ok(FileOp::Replace { name: snapshot_name(self.image.index), bytes })
     }
