@@ -13,6 +13,7 @@ use crate::lease::LeaseState;
 use crate::tables::Tables;
 use holdfast_ipsec::DropReason;
 use holdfast_packet::ethernet::{self, TYPE_ARP, TYPE_IPV4};
+use holdfast_packet::path::TooNarrow;
 use holdfast_packet::udp::{NatTraversal, PORT_IKE, PORT_NAT_TRAVERSAL};
 use holdfast_packet::{FlowKey, MacAddr, PacketBuf, WireError, esp, icmp, ipv4, udp};
 use std::net::Ipv4Addr;
@@ -65,6 +66,8 @@ pub(crate) enum FromOutside {
     Esp(EspAt),
     /// A piece of a packet to the common address.
     Fragment,
+    /// A router tells that a packet of ours did not fit.
+    TooNarrow,
     Ike,
     Arp,
     Echo,
@@ -224,7 +227,12 @@ fn outside_protocol(packet: &ipv4::View<'_>) -> Result<FromOutside, DropReason> 
     match packet.protocol() {
         ipv4::PROTOCOL_ESP => esp_at(packet, packet.payload()),
         ipv4::PROTOCOL_UDP => outside_udp(packet),
-        ipv4::PROTOCOL_ICMP => echo(packet).map(|()| FromOutside::Echo),
+        ipv4::PROTOCOL_ICMP => match echo(packet) {
+            Err(DropReason::IcmpIgnored) if TooNarrow::parse(packet).is_some() => {
+                Ok(FromOutside::TooNarrow)
+            }
+            verdict => verdict.map(|()| FromOutside::Echo),
+        },
         _ => Err(DropReason::ProtocolUnsupported),
     }
 }

@@ -9,12 +9,25 @@ use holdfast_ipsec::DropReason;
 use holdfast_packet::{MacAddr, PacketBuf, Port, Side, arp, ethernet, icmp, ipv4};
 use std::net::Ipv4Addr;
 
+/// Time between two reports about paths that the controller gets to see.
+const PATH_REPORT_INTERVAL_MS: u64 = 10;
+
 impl<P: Port> Nodes<P> {
     /// Shows a frame to the controller.
     pub(crate) fn punt(&mut self, context: &Context<'_>, side: Side, buf: &P::Buf) {
         match self.events.punt(side, buf.bytes()) {
             Ok(()) => context.counters.add(Metric::Punted, 1),
             Err(reason) => context.drop_packet(reason),
+        }
+    }
+
+    /// A report about the path to a peer: the controller knows whether it can be true. Paced, for
+    /// anybody can write one.
+    pub(crate) fn too_narrow(&mut self, context: &Context<'_>, buf: &P::Buf) {
+        if self.path_reports.allows(context.now, PATH_REPORT_INTERVAL_MS) {
+            self.punt(context, Side::Outside, buf);
+        } else {
+            context.drop_packet(DropReason::RateLimited);
         }
     }
 

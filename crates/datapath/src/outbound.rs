@@ -13,6 +13,7 @@ use crate::counters::Metric;
 use crate::mark::MARK_OVERHEAD;
 use crate::mutation::{Mutation, mutated};
 use crate::outer::PerPacket;
+use crate::sad::Outbound;
 use crate::spi_table::Place;
 use crate::tables::SaRef;
 use crate::worker::{Context, Nodes, Origin};
@@ -136,7 +137,7 @@ impl<P: Port> Nodes<P> {
     fn too_long(&mut self, context: &Context<'_>, packet: &mut Leaving<P::Buf>, largest: Largest) {
         let outbound = packet.place.and_then(|place| self.sad.outbound(place));
         let (Some(outbound), Some(buf)) = (outbound, packet.buf.take()) else { return };
-        let largest = largest.through(&outbound.sa);
+        let largest = largest.over(outbound);
         self.report_too_big(context, buf.bytes(), &packet.inner, largest);
         self.set_leaving_aside(context, buf, packet.inner, largest);
     }
@@ -151,11 +152,12 @@ impl<P: Port> Nodes<P> {
         largest: Largest,
     ) -> Result<Sealing, DropReason> {
         let outbound = self.sad.outbound(place).ok_or(DropReason::NoSa)?;
-        if usize::from(inner.len) > largest.through(&outbound.sa) {
-            return Err(DropReason::TooBig);
-        }
         if !outbound.outer.is_of(context.tables.generation) {
             self.renew_outer(context, place)?;
+        }
+        let outbound = self.sad.outbound(place).ok_or(DropReason::NoSa)?;
+        if usize::from(inner.len) > largest.over(outbound) {
+            return Err(DropReason::TooBig);
         }
         narrow(buf, ethernet::HEADER_LEN, usize::from(inner.len));
         ipv4::decrement_ttl(buf.bytes_mut()).ok_or(DropReason::TtlExpired)?;
@@ -179,7 +181,7 @@ impl<P: Port> Nodes<P> {
     pub(crate) fn largest_through(&self, place: Option<Place>) -> usize {
         let largest = Largest::of(self.io.mtu(Side::Outside));
         let outbound = place.and_then(|place| self.sad.outbound(place));
-        let tunnel = outbound.map_or(largest.in_udp, |outbound| largest.through(&outbound.sa));
+        let tunnel = outbound.map_or(largest.in_udp, |outbound| largest.over(outbound));
         tunnel.min(self.io.mtu(Side::Inside).saturating_sub(MARK_OVERHEAD))
     }
 
@@ -200,7 +202,11 @@ impl<P: Port> Nodes<P> {
         let tables = context.tables;
         let hop = tables.next_hop(outbound.sa.remote()).ok_or(DropReason::NeighbourUnresolved)?;
         if let Some(mac) = tables.neighbours.get(&hop) {
-            outbound.outer.renew(tables.generation, &outbound.sa, tables.outside_mac, *mac);
+            let mtu = self.io.port(Side::Outside).mtu();
+            let path = tables.path_mtus.get(&outbound.sa.remote()).copied().unwrap_or(mtu);
+            let narrower = mtu.saturating_sub(path);
+            let own = tables.outside_mac;
+            outbound.outer.renew(tables.generation, &outbound.sa, own, *mac, narrower);
             return Ok(());
         }
         self.events.resolve(Side::Outside, hop, context.now, context.counters);
@@ -354,6 +360,7 @@ impl<P: Port> Nodes<P> {
 /// The longest inner packet whose ESP packet fits into the port's MTU.
 #[derive(Debug, Clone, Copy)]
 struct Largest {
+    mtu: usize,
     plain: usize,
     in_udp: usize,
 }
@@ -365,7 +372,16 @@ impl Largest {
             let encrypted = mtu.saturating_sub(around) / ALIGNMENT * ALIGNMENT;
             encrypted.saturating_sub(TRAILER_LEN)
         };
-        Self { plain: inner(around), in_udp: inner(around + udp::HEADER_LEN) }
+        Self { mtu, plain: inner(around), in_udp: inner(around + udp::HEADER_LEN) }
+    }
+
+    /// Through the tunnel and over the path of an SA.
+    #[inline]
+    fn over(self, outbound: &Outbound) -> usize {
+        match usize::from(outbound.outer.narrower()) {
+            0 => self.through(&outbound.sa),
+            narrower => Self::of(self.mtu.saturating_sub(narrower)).through(&outbound.sa),
+        }
     }
 
     #[inline]

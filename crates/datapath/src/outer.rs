@@ -12,6 +12,8 @@ const LEN_MAX: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + udp::HEADER_LEN
 /// Without UDP.
 const LEN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
 const DONT_FRAGMENT: u16 = 0x4000;
+/// Where the protocol stands that follows IPv4.
+const PROTOCOL_AT: usize = ethernet::HEADER_LEN + 9;
 
 /// What the outer header takes from each packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,14 +52,15 @@ pub(crate) struct Outer {
     /// flags of 0.
     sum: Sum,
     id: Spi,
-    has_udp: bool,
+    /// Bytes by which the path is narrower than the port.
+    narrower: u16,
     bytes: [u8; LEN_MAX],
 }
 
 impl Outer {
     /// Of the pair `id`, before it was resolved.
     pub(crate) const fn unknown(id: Spi) -> Self {
-        Self { generation: u64::MAX, sum: Sum::new(), id, has_udp: false, bytes: [0; LEN_MAX] }
+        Self { generation: u64::MAX, sum: Sum::new(), id, narrower: 0, bytes: [0; LEN_MAX] }
     }
 
     /// The name of the pair of SAs.
@@ -71,19 +74,32 @@ impl Outer {
         self.generation == generation
     }
 
+    /// Bytes by which the path is narrower than the port.
+    #[inline]
+    pub(crate) const fn narrower(&self) -> u16 {
+        self.narrower
+    }
+
+    #[inline]
+    const fn has_udp(&self) -> bool {
+        self.bytes[PROTOCOL_AT] == ipv4::PROTOCOL_UDP
+    }
+
     /// Bytes in front of ESP, Ethernet not counted.
     #[inline]
     pub(crate) const fn ip_len(&self) -> usize {
-        if self.has_udp { LEN_MAX - ethernet::HEADER_LEN } else { LEN - ethernet::HEADER_LEN }
+        if self.has_udp() { LEN_MAX - ethernet::HEADER_LEN } else { LEN - ethernet::HEADER_LEN }
     }
 
-    /// Makes it right for a generation in which `next_hop` is the first station on the way.
+    /// Makes it right for a generation in which `next_hop` is the first station on the way, and the path
+    /// `narrower` bytes narrower than the port.
     pub(crate) fn renew(
         &mut self,
         generation: u64,
         sa: &OutboundSa,
         own: MacAddr,
         next_hop: MacAddr,
+        narrower: u16,
     ) {
         let link =
             ethernet::Repr { destination: next_hop, source: own, ether_type: ethernet::TYPE_IPV4 };
@@ -103,7 +119,7 @@ impl Outer {
             *to = from;
         }
         self.sum = Sum::new().with(&ip);
-        self.has_udp = protocol == ipv4::PROTOCOL_UDP;
+        self.narrower = narrower;
         self.generation = generation;
     }
 
@@ -119,7 +135,7 @@ impl Outer {
     ) -> Result<(), DropReason> {
         let ip_len = buf.bytes().len() + self.ip_len();
         let total = u16::try_from(ip_len).unwrap_or(u16::MAX);
-        if self.has_udp {
+        if self.has_udp() {
             buf.prepend(LEN_MAX).map_err(|_| DropReason::NoRoom)?;
             let front = buf.bytes_mut().first_chunk_mut().ok_or(DropReason::NoRoom)?;
             *front = self.bytes;

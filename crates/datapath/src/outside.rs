@@ -39,6 +39,7 @@ impl<P: Port> Nodes<P> {
                 let whole = self.reassemble(context, buf)?;
                 return self.other_from_outside(context, whole);
             }
+            FromOutside::TooNarrow => self.too_narrow(context, &buf),
             FromOutside::Ike => self.punt(context, Side::Outside, &buf),
             FromOutside::Arp => self.arp(context, Side::Outside, buf),
             FromOutside::Echo => self.answer_echo(context, Side::Outside, buf),

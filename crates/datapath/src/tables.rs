@@ -151,6 +151,9 @@ pub struct Tables {
     pub targets: TargetTable,
     /// Station addresses of the outside network.
     pub neighbours: BTreeMap<Ipv4Addr, MacAddr>,
+    /// The longest packets that get through to peers, in bytes, where that is less than the outside
+    /// port's MTU.
+    pub path_mtus: BTreeMap<Ipv4Addr, u16>,
     /// Secret of [`holdfast_packet::FlowKey::hash`], the same on all members.
     pub flow_seed: u64,
     /// What happens to packets at the ends of tunnels.
@@ -174,6 +177,7 @@ impl Tables {
             spd: Spd::default(),
             targets: TargetTable { table: Arc::new(Table::new(&[], 2, 0)), by_id: BTreeMap::new() },
             neighbours: BTreeMap::new(),
+            path_mtus: BTreeMap::new(),
             flow_seed: 0,
             tunnel: TunnelRules::default(),
             members: Vec::new(),

@@ -145,6 +145,7 @@ pub(crate) struct Nodes<P: Port> {
     /// Low bits of our SPIs that name the worker.
     pub(crate) spi_mask: u32,
     pub(crate) unknown_spi: Pace,
+    pub(crate) path_reports: Pace,
     pub(crate) too_big_left: usize,
     /// Packets of this burst that go on in fragments.
     pub(crate) too_long: SetAside<P::Buf>,
@@ -173,6 +174,7 @@ impl<P: Port> Worker<P> {
                 aead: parts.aead,
                 spi_mask,
                 unknown_spi: Pace::default(),
+                path_reports: Pace::default(),
                 too_big_left: 0,
                 too_long: SetAside::new(),
             },

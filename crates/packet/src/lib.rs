@@ -34,6 +34,7 @@ pub mod frame;
 pub mod gue;
 pub mod icmp;
 pub mod ipv4;
+pub mod path;
 mod port;
 pub mod tcp;
 mod time;

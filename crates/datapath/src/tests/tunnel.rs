@@ -1,9 +1,9 @@
 //! What outer headers take from inner ones, and what connections are told to fit the tunnel.
 
 use super::bench::*;
-use crate::{DontFragment, Metric, TunnelRules};
+use crate::{DontFragment, DropReason, Metric, TunnelRules, WorkerEvent};
 use holdfast_ipsec::Encapsulation;
-use holdfast_packet::{frame, ipv4};
+use holdfast_packet::{Side, frame, icmp, ipv4};
 use std::net::Ipv4Addr;
 
 /// The IPv4 header of the ESP packet made of a packet with these properties.
@@ -83,4 +83,39 @@ fn connections_are_left_alone_where_the_rules_say_so() {
     let left = bench.outbound(&[syn((COMMON, 80), (CLIENT, 4000), 0x12)]);
     assert_eq!(segment_size(&bench.peer.open(&left[0]).unwrap()), 1460);
     assert_eq!(bench.metric(Metric::SegmentSizesLowered), 0);
+}
+
+#[test]
+fn a_narrow_path_makes_packets_shorter() {
+    let mut bench = Bench::new();
+    let packet = frame::udp_packet(COMMON, 80, CLIENT, 1, &[0; 1300]);
+    assert_eq!(bench.outbound(std::slice::from_ref(&packet)).len(), 1);
+    bench.tables.path_mtus.insert(PEER, 1000);
+    bench.publish();
+    let pieces = bench.outbound(std::slice::from_ref(&packet));
+    assert_eq!(pieces.len(), 2);
+    assert!(pieces.iter().all(|piece| packet_of(piece).len() <= 1000));
+    let left = bench.outbound(&[syn((COMMON, 80), (CLIENT, 4000), 0x12)]);
+    let largest = (1000 - 20 - 16 - 16) / 4 * 4 - 2;
+    assert_eq!(segment_size(&bench.peer.open(&left[0]).unwrap()), largest - 40);
+    bench.tables.path_mtus.clear();
+    bench.publish();
+    assert_eq!(bench.outbound(&[packet]).len(), 1);
+    assert!(bench.drops().is_empty());
+}
+
+#[test]
+fn reports_of_routers_reach_the_controller_but_not_without_end() {
+    let mut bench = Bench::new();
+    let quoted = frame::ipv4_packet(&ipv4::Repr::new(COMMON, PEER, 50, 0), &[0; 8]);
+    let message = icmp::Repr::FragmentationNeeded { mtu: 1400, packet: &quoted };
+    let report = from_peer(&frame::icmp_packet(PEER, COMMON, &message));
+    for _ in 0..10 {
+        bench.receive(Side::Outside, &report);
+    }
+    bench.poll();
+    let events = bench.other_events();
+    let [WorkerEvent::Punt { frame, .. }] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!(&frame[..], report);
+    assert_eq!(bench.dropped(DropReason::RateLimited), 9);
 }
