@@ -28,13 +28,18 @@ impl Ike {
     /// be several peers, and it is not known which of them is meant.
     #[must_use]
     pub fn only_peer_at(&self, address: Ipv4Addr) -> Option<IkeSpi> {
-        let there = self.places.range((address, IkeSpi(0))..=(address, IkeSpi(u64::MAX)));
-        let mut there = there
-            .map(|(_, spi)| *spi)
-            .take(LOOKED_AT_MAX)
-            .filter(|spi| self.sas.get(spi).is_some_and(|sa| sa.phase == Phase::Established));
+        let mut there = self.peers_at(address);
         let only = there.next()?;
         there.next().is_none().then_some(only)
+    }
+
+    /// The established IKE SAs with an address: several behind one NAT, of which few are looked at.
+    pub fn peers_at(&self, address: Ipv4Addr) -> impl Iterator<Item = IkeSpi> {
+        let there = self.places.range((address, IkeSpi(0))..=(address, IkeSpi(u64::MAX)));
+        there
+            .map(|(_, spi)| *spi)
+            .take(LOOKED_AT_MAX)
+            .filter(|spi| self.sas.get(spi).is_some_and(|sa| sa.phase == Phase::Established))
     }
 
     /// Whether an inbound SPI is in use here, or offered in an exchange under way: the peer may send

@@ -221,6 +221,13 @@ pub enum MemberEvent {
         /// Whether a Child SA had it that is gone.
         deleted: bool,
     },
+    /// A router told that the path to a peer is narrower than was known.
+    PathNarrow {
+        /// The peer's address.
+        peer: Ipv4Addr,
+        /// The longest packets that get through, in bytes.
+        mtu: u16,
+    },
     /// The replicated records and the IKE machine disagreed; it was loaded anew from the records.
     IkeReloaded,
     /// The record of an IKE SA cannot be read, most likely because a newer release wrote it. Its
@@ -408,6 +415,9 @@ impl fmt::Display for MemberEvent {
             Self::SpiDisowned { spi, peer, deleted } => {
                 let gone = if *deleted { "is gone" } else { "is unknown" };
                 write!(f, "{peer} sends to SPI {spi}, which {gone}, and was told so")
+            }
+            Self::PathNarrow { peer, mtu } => {
+                write!(f, "the path to {peer} takes packets of {mtu} bytes at most")
             }
             Self::IkeReloaded => f.write_str("IKE SAs loaded anew from the replicated records"),
             Self::IkeUnreadable { reason } => f.write_str(reason),

@@ -1,6 +1,7 @@
 //! Frames the workers punt, and frames the member has sent.
 
 use holdfast_ike::Datagram;
+use holdfast_packet::path::TooNarrow;
 use holdfast_packet::{MacAddr, arp, ethernet, frame, ipv4, udp};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -11,6 +12,8 @@ pub(crate) enum Punted {
     Arp(arp::Repr),
     /// An IKE message for the common address, with the station it came from.
     Ike(Datagram, MacAddr),
+    /// A router's report that a packet did not fit.
+    TooNarrow(TooNarrow),
     /// Nothing this member understands.
     Other,
 }
@@ -22,7 +25,9 @@ impl Punted {
         match view.ether_type() {
             ethernet::TYPE_ARP => arp::Repr::parse(view.payload()).map_or(Self::Other, Self::Arp),
             ethernet::TYPE_IPV4 => ike(view.payload(), common)
-                .map_or(Self::Other, |datagram| Self::Ike(datagram, view.source())),
+                .map(|datagram| Self::Ike(datagram, view.source()))
+                .or_else(|| too_narrow(view.payload(), common).map(Self::TooNarrow))
+                .unwrap_or(Self::Other),
             _ => Self::Other,
         }
     }
@@ -48,6 +53,11 @@ fn ike(packet: &[u8], common: Ipv4Addr) -> Option<Datagram> {
     };
     let remote = SocketAddrV4::new(ip.source(), udp.source_port());
     Some(Datagram { local_port, remote, payload: message.to_vec() })
+}
+
+fn too_narrow(packet: &[u8], common: Ipv4Addr) -> Option<TooNarrow> {
+    let ip = ipv4::View::parse(packet).ok().filter(|ip| ip.destination() == common)?;
+    TooNarrow::parse(&ip)
 }
 
 /// The frame that carries an IKE message of ours to `station`.

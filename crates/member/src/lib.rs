@@ -71,6 +71,7 @@ mod operations;
 mod operator;
 mod outbox;
 mod ownership;
+mod paths;
 mod readiness;
 mod renewal;
 mod renewals;

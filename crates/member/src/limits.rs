@@ -243,6 +243,17 @@ pub const OUTPUTS_MAX: usize = 65_536;
 /// last one proposed.
 pub const SETTLE_ROUNDS_MAX: usize = 1_024;
 
+/// Paths narrower than the outside port that are remembered; each is copied with every generation of
+/// tables.
+pub const PATHS_MAX: usize = 4_096;
+
+/// The narrowest path that is believed in: every host takes packets of that length (RFC 791, 3.1), and
+/// less would leave little beside the headers of the tunnel.
+pub const PATH_MTU_MIN: u16 = 576;
+
+/// After so long a path may have become wider again (RFC 1191, 6.3).
+pub const PATH_MEMORY_MS: u64 = 600_000;
+
 /// SPIs of deleted Child SAs that are remembered: a peer that sends to one is told to delete its half.
 pub const GONE_SPIS_MAX: usize = 4_096;
 

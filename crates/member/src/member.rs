@@ -20,6 +20,7 @@ use crate::notices::{MarkSecret, Notices};
 use crate::operations::Operations;
 use crate::outbox::Outbox;
 use crate::ownership::Ownership;
+use crate::paths::Paths;
 use crate::renewals::Renewals;
 use crate::strays::Strays;
 use crate::suspicion::Suspicion;
@@ -90,6 +91,7 @@ pub struct Member {
     pub(crate) owner_since: Option<Nanos>,
     pub(crate) suspicion: Suspicion,
     pub(crate) strays: Strays,
+    pub(crate) paths: Paths,
     /// This owner has told that nobody could take over from it.
     pub(crate) alone: bool,
     pub(crate) quarantine_until: Nanos,
@@ -171,6 +173,7 @@ impl Member {
             owner_since: None,
             suspicion: Suspicion::default(),
             strays: Strays::default(),
+            paths: Paths::default(),
             alone: false,
             quarantine_until: now.plus_ns(config.timing.promise_ns()),
             propose_retry: Nanos::ZERO,
@@ -245,6 +248,9 @@ impl Member {
         if self.next_hop_review <= now {
             self.review_next_hops(now);
         }
+        if self.paths.expire(now) {
+            self.tables.touch();
+        }
         self.warming.step(now, self.replica.state());
         self.tables.reload_some(now, self.replica.state(), self.spi_mask);
         self.ike.wipe_some(limits::WIPE_IKE_SAS_PER_ROUND);
@@ -268,6 +274,7 @@ impl Member {
             Some(self.next_hop_review),
             self.warming.due(),
             self.tables.reload_due(),
+            self.paths.due(),
             self.ike.has_unwiped().then_some(Nanos::ZERO),
         ];
         let leading = self.leading_deadline();
@@ -434,7 +441,7 @@ impl Member {
             at_once,
             &self.config,
             self.replica.state(),
-            (&self.outside, &self.inside),
+            (&self.outside, &self.inside, &self.paths),
             (&self.fellows, &self.notices, self.ownership.owner()),
         );
         let Some(tables) = tables else { return };

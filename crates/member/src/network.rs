@@ -82,7 +82,8 @@ impl Member {
             Punted::Ike(datagram, station) if side == Side::Outside => {
                 self.on_ike(now, &datagram, station);
             }
-            Punted::Ike(..) | Punted::Other => {}
+            Punted::TooNarrow(report) if side == Side::Outside => self.on_too_narrow(now, &report),
+            Punted::Ike(..) | Punted::TooNarrow(_) | Punted::Other => {}
         }
     }
 

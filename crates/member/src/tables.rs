@@ -5,6 +5,7 @@ use crate::fellows::Fellows;
 use crate::limits;
 use crate::neighbours::Neighbours;
 use crate::notices::{Notices, QUARTERS, mark_key};
+use crate::paths::Paths;
 use holdfast_cluster::{ChildRecord, Owner, State, TargetId};
 use holdfast_datapath::{ConnectionCount, Marker, SaRef, Tables, TargetEntry, TargetTable, Way};
 use holdfast_ipsec::{Selectors, Spd, Spi};
@@ -231,7 +232,7 @@ impl TablesKeeper {
         at_once: bool,
         config: &MemberConfig,
         state: &State,
-        (outside, inside): (&Neighbours, &Neighbours),
+        (outside, inside, paths): (&Neighbours, &Neighbours, &Paths),
         (members, notices, owner): (&Fellows, &Notices, Option<Owner>),
     ) -> Option<Arc<Tables>> {
         if !self.due().is_some_and(|due| at_once || due <= now) {
@@ -253,6 +254,7 @@ impl TablesKeeper {
             spd: self.policies.clone(),
             targets: self.targets(config, state, inside, (notices, owner)),
             neighbours: outside.known(),
+            path_mtus: paths.mtus(),
             flow_seed: config.flow_seed,
             tunnel: config.tunnel,
             members: members.all_stations(),

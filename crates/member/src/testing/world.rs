@@ -17,7 +17,7 @@ use holdfast_crypto::SecretBytes;
 use holdfast_datapath::Prefix;
 use holdfast_ike::{Connection, EsnPolicy, Identity, IkeConfig, SyncSupport, TakeoverPolicy};
 use holdfast_ipsec::TrafficSelector;
-use holdfast_packet::{MacAddr, Nanos, Side, ethernet};
+use holdfast_packet::{MacAddr, Nanos, Side, ethernet, frame};
 use holdfast_replica::{Lane, Recovered, Timing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -429,6 +429,14 @@ impl World {
                 self.forward(Side::Outside, Attachment::Host(number), bytes);
             }
         }
+    }
+
+    /// Has a router that is where a peer is send a packet to the common address.
+    pub fn router_says(&mut self, number: usize, packet: &[u8]) {
+        let Some(peer) = self.peers.get(number) else { return };
+        let Some(station) = peer.common_mac() else { return };
+        let bytes = frame::ethernet_frame(station, peer.mac(), packet);
+        self.forward(Side::Outside, Attachment::Host(number), bytes);
     }
 
     /// Has all peers believe that the common address is at this member, as a neighbour does that

@@ -4,6 +4,7 @@ mod handover;
 mod laws;
 mod members;
 mod operator;
+mod paths;
 mod policies;
 mod readiness;
 mod records;
