@@ -44,12 +44,14 @@ pub enum Mutation {
     SealSkipped,
     /// IKE is given more to do, however much of what it wants recorded waits.
     QueueUnbounded,
+    /// A member whose workers do not have all SAs yet hands over.
+    OfferedWhileFilling,
 }
 
 impl Mutation {
     /// All of them.
     #[cfg(any(test, feature = "testing"))]
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::LeaseIgnored,
         Self::PromiseIgnored,
         Self::QuarantineSkipped,
@@ -68,6 +70,7 @@ impl Mutation {
         Self::LeaseUnheeded,
         Self::SealSkipped,
         Self::QueueUnbounded,
+        Self::OfferedWhileFilling,
     ];
 }
 

@@ -74,6 +74,15 @@ pub enum WorkerCommand {
         /// What is still kept then is dropped.
         until: Nanos,
     },
+    /// Serve the SAs that are installed and keep the frames of others, up to [`crate::HELD_FRAMES_MAX`],
+    /// each until its SA is installed; those SAs are asked for by [`WorkerEvent::Missing`]. This member
+    /// owns and is loading its SAs; [`WorkerCommand::Serve`] follows the last one.
+    Fill {
+        /// A frame that is kept for longer is dropped.
+        keep_ms: u64,
+    },
+    /// The answer to [`WorkerEvent::Missing`] when there is no such SA: what was kept for it is dropped.
+    NoSuchSa(Spi),
     /// Neither pass on nor keep any more: treat what was kept, then what arrives, by the lease.
     Serve,
     /// Answer with [`WorkerEvent::Forwarded`].
@@ -146,6 +155,12 @@ pub enum WorkerEvent {
         spi: u32,
         /// Its unauthenticated source.
         source: Ipv4Addr,
+    },
+    /// A frame is kept for an SA that is not installed: it is to be loaded first, or there is none. Once
+    /// for each while it is waited for, or somewhat more often.
+    Missing {
+        /// The name of the pair.
+        id: Spi,
     },
     /// The sequence numbers of an outbound SA are used up for good (RFC 4303, 3.3.3). Once per
     /// installed SA.

@@ -75,6 +75,8 @@ pub enum Metric {
     Forwarded,
     /// Frames kept until this member owns.
     Held,
+    /// Frames kept until their SA is loaded.
+    Awaiting,
     /// Polls.
     Polls,
     /// Polls that moved at least one packet.
@@ -115,6 +117,7 @@ impl Metric {
         Self::EventsDeferred,
         Self::Forwarded,
         Self::Held,
+        Self::Awaiting,
         Self::Polls,
         Self::BusyPolls,
     ];
@@ -153,6 +156,7 @@ impl Metric {
             Self::EventsDeferred => "events_deferred",
             Self::Forwarded => "forwarded",
             Self::Held => "held",
+            Self::Awaiting => "awaiting",
             Self::Polls => "polls",
             Self::BusyPolls => "busy_polls",
         }

@@ -1,21 +1,24 @@
-//! What a worker does with packets while the ownership moves on purpose.
+//! What a worker does with packets while the ownership moves.
 //!
 //! ```text
-//!                 old owner                                  new owner
-//!   Suspend  -->  Forwarding: open and seal nothing,   Hold --> Holding: keep what arrives,
-//!                 pass frames on, report where                  in order, at most so much and
-//!                 each SA stopped                               for so long
-//!   Serve, or until: without any SA                        Serve (the lease and its SAs are here)
-//!            |                                                  |
-//!            v                                                  v
-//!         Serving                                        Releasing: the kept frames first
-//!                                                               |
-//!                                                               v
-//!                                                            Serving
+//!      old owner, on purpose                         new owner
+//!   Suspend  -->  Forwarding: open and seal    Hold --> Holding: keep what arrives, in order,
+//!                 nothing, pass frames on,              at most so much and for so long
+//!                 report where each SA                              |
+//!                 stopped                      Fill (also after     v
+//!   Serve, or until: without any SA            a crash) ---> Filling: serve the SAs that are
+//!            |                                          installed, keep frames of others
+//!            v                                          and ask for those SAs
+//!         Serving                                                   |
+//!                                              Serve (all SAs       v
+//!                                              are here)     Releasing: the kept frames first
+//!                                                                   |
+//!                                                                   v
+//!                                                                Serving
 //! ```
 //!
-//! All of it lies behind the branch for frames without a lease: while a worker serves, a packet
-//! costs nothing more.
+//! All of it lies behind the branches for frames without a lease, an SA or a policy's SA: while a worker
+//! serves, a packet costs nothing more.
 //!
 //! A frame is passed on as it came, before decryption and before encryption, with other station
 //! addresses: from this member's port to the other's. A frame that comes from a member's port was
@@ -26,20 +29,21 @@
 //! to serve; so neither a window nor a next number moves between the stop and the report. A worker
 //! that nobody told to serve in time forgets its SAs: what it reported may be in use elsewhere, or
 //! here again in SAs that are on their way to it.
+//!
+//! Why filling keeps the laws: only what the lease allows is treated, and an SA is used only once it is
+//! installed, which it is with the numbers, window and horizon its record grants. A packet whose SA is
+//! missing is kept as it came or dropped, and never leaves in clear. The frames of an SA stay in order
+//! ([`crate::kept`]). Kept frames are treated under a lease or not at all: without one they expire.
 
 use crate::command::WorkerEvent;
 use crate::counters::Metric;
+use crate::events::EventSink;
+use crate::kept::{Kept, Missing};
 use crate::lease::LeaseState;
 use crate::tables::Stations;
 use crate::worker::{Context, Nodes, Origin};
-use arrayvec::ArrayVec;
-use holdfast_ipsec::DropReason;
-use holdfast_packet::{BURST, MacAddr, Nanos, PacketBuf, Port, Side, ethernet, ipv4};
-use std::collections::VecDeque;
-
-/// Frames a worker keeps for the ownership that is about to come: at 10000 packets/s a hundred
-/// milliseconds, and a quarter of the smallest packet pool.
-pub const HELD_FRAMES_MAX: usize = 1_024;
+use holdfast_ipsec::{DropReason, Spi};
+use holdfast_packet::{MacAddr, Nanos, PacketBuf, Port, Side, ethernet, ipv4};
 
 /// Bursts of kept frames treated in one poll, so that they are gone soon and the ports still get
 /// their turn.
@@ -48,6 +52,9 @@ const RELEASED_BURSTS_PER_POLL: usize = 4;
 /// Slots of the SA tables looked at in one poll for the report: the window of each SA is looked
 /// through.
 const STOPPED_SLOTS_PER_POLL: usize = 64;
+
+/// SAs asked for in one poll: who sends to many SPIs that name nothing must not fill the event ring.
+const MISSING_PER_POLL: usize = 32;
 
 /// What becomes of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,6 +66,8 @@ pub(crate) enum Stance {
     Forwarding { to: Stations, until: Nanos },
     /// Kept.
     Holding { until: Nanos },
+    /// Treated while the lease is valid, those without it and those whose SA is missing kept so long.
+    Filling { keep_ms: u64 },
     /// Kept behind those that were kept before, which are being treated.
     Releasing,
 }
@@ -67,7 +76,10 @@ pub(crate) enum Stance {
 #[derive(Debug)]
 pub(crate) struct Handover<B> {
     pub(crate) stance: Stance,
-    held: VecDeque<(Side, B)>,
+    kept: Kept<B>,
+    /// Kept frames wait for the next poll.
+    treating: bool,
+    missing_left: usize,
     /// The number of the suspension and the slot to go on reporting from, while there are more.
     reporting: Option<(u64, usize)>,
     forwarded: u64,
@@ -77,7 +89,9 @@ impl<B> Handover<B> {
     pub(crate) fn new() -> Self {
         Self {
             stance: Stance::Serving,
-            held: VecDeque::with_capacity(HELD_FRAMES_MAX),
+            kept: Kept::new(),
+            treating: false,
+            missing_left: 0,
             reporting: None,
             forwarded: 0,
         }
@@ -90,7 +104,7 @@ impl<B> Handover<B> {
 
     /// Stops, passes frames on and reports.
     pub(crate) fn suspend(&mut self, number: u64, to: Stations, until: Nanos) {
-        self.stance = Stance::Forwarding { to, until };
+        self.forward(to, until);
         self.reporting = Some((number, 0));
         self.forwarded = 0;
     }
@@ -102,9 +116,9 @@ impl<B> Handover<B> {
         }
     }
 
-    /// There is more to report: not the moment to sleep.
-    pub(crate) fn is_reporting(&self) -> bool {
-        self.reporting.is_some()
+    /// There is more to report or to treat: not the moment to sleep.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.reporting.is_some() || self.treating
     }
 
     /// All SAs go.
@@ -112,71 +126,118 @@ impl<B> Handover<B> {
         self.reporting = None;
     }
 
-    /// Passes frames on, to this member from now on.
+    /// Passes frames on, to this member from now on, and first those that are kept.
     pub(crate) fn forward(&mut self, to: Stations, until: Nanos) {
+        self.kept.release_all();
         self.stance = Stance::Forwarding { to, until };
     }
 
     /// Keeps frames.
     pub(crate) fn hold(&mut self, until: Nanos) {
+        self.kept.release_all();
         self.stance = Stance::Holding { until };
+    }
+
+    /// Serves the SAs that are installed, and keeps the frames of others.
+    pub(crate) fn fill(&mut self, keep_ms: u64) {
+        self.reporting = None;
+        self.kept.release_all();
+        self.kept.ask_anew();
+        self.stance = Stance::Filling { keep_ms };
+    }
+
+    /// An SA was installed.
+    pub(crate) fn note_installed(&mut self) {
+        self.kept.note_installed();
     }
 
     /// From now on the lease alone decides; kept frames come first.
     pub(crate) fn serve(&mut self) {
         self.reporting = None;
-        self.stance = if self.held.is_empty() { Stance::Serving } else { Stance::Releasing };
+        self.kept.release_all();
+        self.stance = if self.kept.is_empty() { Stance::Serving } else { Stance::Releasing };
     }
 
     /// How packets are judged, and what may be said at all, given what the lease says.
     pub(crate) fn judge(&self, lease: LeaseState) -> (LeaseState, LeaseState) {
         match self.stance {
             Stance::Serving => (lease, lease),
+            Stance::Filling { .. } if !self.kept.has_arrived() => (lease, lease),
             Stance::Forwarding { .. } => (LeaseState::None, LeaseState::None),
-            Stance::Holding { .. } | Stance::Releasing => (LeaseState::None, lease),
+            Stance::Filling { .. } | Stance::Holding { .. } | Stance::Releasing => {
+                (LeaseState::None, lease)
+            }
         }
-    }
-
-    /// The next kept frames of one side.
-    fn next_burst(&mut self) -> Option<(Side, ArrayVec<B, BURST>)> {
-        let side = self.held.front()?.0;
-        let mut burst = ArrayVec::new();
-        while !burst.is_full() && self.held.front().is_some_and(|(next, _)| *next == side) {
-            burst.extend(self.held.pop_front().map(|(_, buf)| buf));
-        }
-        Some((side, burst))
     }
 }
 
 impl<P: Port> Nodes<P> {
     /// What is due before packets are looked at. `context` judges packets by the lease alone.
     pub(crate) fn attend(&mut self, context: &Context<'_>) {
+        self.handover.treating = false;
+        let leased = context.lease == LeaseState::Valid;
         match self.handover.stance {
             Stance::Serving => {}
-            Stance::Forwarding { until, .. } => {
+            Stance::Forwarding { to, until } => {
                 self.report_stopped(context);
                 if context.now >= until {
                     self.sad.begin_clear();
-                    self.handover.serve();
+                    self.give_up_kept(context);
+                } else {
+                    self.treat_kept(|nodes, side, buf| nodes.pass_frame(context, side, buf, to));
                 }
             }
-            Stance::Holding { until } => {
-                if context.now >= until {
-                    let late = self.handover.held.len() as u64;
-                    context.counters.drop_packets(DropReason::HoldExpired, late);
-                    self.handover.held.clear();
-                    self.handover.serve();
+            Stance::Holding { until } if context.now >= until => self.give_up_kept(context),
+            Stance::Holding { .. } => {}
+            Stance::Filling { keep_ms } => {
+                self.expire_kept(context, keep_ms);
+                if leased {
+                    self.fill(context);
                 }
             }
-            Stance::Releasing => self.release(context),
+            Stance::Releasing if leased => {
+                self.release(context);
+                self.handover.serve();
+            }
+            Stance::Releasing => self.give_up_kept(context),
         }
+    }
+
+    /// Treats what arrived, and first what waited for SAs that are there now.
+    fn fill(&mut self, context: &Context<'_>) {
+        self.handover.missing_left = MISSING_PER_POLL;
+        self.handover.kept.release_ready(&self.sad);
+        self.release(context);
+        let Self { handover: Handover { kept, missing_left, .. }, events, .. } = self;
+        kept.ask_for_rest(|id| ask(events, missing_left, id, context));
     }
 
     fn release(&mut self, context: &Context<'_>) {
         for _ in 0..RELEASED_BURSTS_PER_POLL {
-            let Some((side, burst)) = self.handover.next_burst() else { break };
+            let Some((side, burst)) = self.handover.kept.next_burst() else { break };
             self.dispatch(context, side, burst, Origin::Port);
         }
+        self.handover.treating = self.handover.kept.has_arrived();
+    }
+
+    fn treat_kept(&mut self, mut treat: impl FnMut(&mut Self, Side, P::Buf)) {
+        for _ in 0..RELEASED_BURSTS_PER_POLL {
+            let Some((side, burst)) = self.handover.kept.next_burst() else { break };
+            burst.into_iter().for_each(|buf| treat(self, side, buf));
+        }
+        self.handover.treating = self.handover.kept.has_arrived();
+    }
+
+    fn expire_kept(&mut self, context: &Context<'_>, keep_ms: u64) {
+        let oldest = Nanos(context.now.0.saturating_sub(keep_ms.saturating_mul(1_000_000)));
+        let late = self.handover.kept.expire(oldest);
+        context.counters.drop_packets(DropReason::HoldExpired, late);
+    }
+
+    /// What is kept is not waited for any more.
+    fn give_up_kept(&mut self, context: &Context<'_>) {
+        let late = self.handover.kept.clear();
+        context.counters.drop_packets(DropReason::HoldExpired, late);
         self.handover.serve();
     }
 
@@ -196,29 +257,81 @@ impl<P: Port> Nodes<P> {
         &mut self,
         context: &Context<'_>,
         side: Side,
-        mut buf: P::Buf,
+        buf: P::Buf,
         reason: DropReason,
     ) {
-        let reason = match self.handover.stance {
-            Stance::Serving => reason,
-            _ if !is_ours(context, side, buf.bytes()) => reason,
-            Stance::Forwarding { to, .. } => match pass_on(context, side, buf.bytes_mut(), to) {
-                Ok(()) => {
-                    self.handover.forwarded = self.handover.forwarded.wrapping_add(1);
-                    context.counters.add(Metric::Forwarded, 1);
-                    return self.io.send(side, buf);
-                }
-                Err(reason) => reason,
-            },
-            Stance::Holding { .. } | Stance::Releasing => {
-                if self.handover.held.len() < HELD_FRAMES_MAX {
-                    context.counters.add(Metric::Held, 1);
-                    return self.handover.held.push_back((side, buf));
-                }
-                DropReason::HoldFull
+        match self.handover.stance {
+            Stance::Serving => context.drop_packet(reason),
+            _ if !is_ours(context, side, buf.bytes()) => context.drop_packet(reason),
+            // What is passed on stays in order.
+            Stance::Forwarding { to, .. } if !self.handover.kept.has_arrived() => {
+                self.pass_frame(context, side, buf, to);
             }
-        };
-        context.drop_packet(reason);
+            _ if self.handover.kept.is_full() => context.drop_packet(DropReason::HoldFull),
+            _ => {
+                context.counters.add(Metric::Held, 1);
+                self.handover.kept.push(side, context.now, buf);
+            }
+        }
+    }
+
+    /// A packet whose SA is not installed here; `packet` as it came. Kept while SAs are being loaded, else
+    /// given up.
+    #[cold]
+    pub(crate) fn without_sa(
+        &mut self,
+        context: &Context<'_>,
+        side: Side,
+        buf: P::Buf,
+        missing: Missing,
+    ) {
+        if !matches!(self.handover.stance, Stance::Filling { .. }) {
+            return self.give_up(context, missing);
+        }
+        let Self { handover: Handover { kept, missing_left, .. }, events, .. } = self;
+        let id = missing.id();
+        let asked = kept.was_asked(id) || ask(events, missing_left, id, context);
+        if asked {
+            kept.note_asked(id);
+        }
+        if kept.is_full() {
+            return context.drop_packet(DropReason::HoldFull);
+        }
+        context.counters.add(Metric::Awaiting, 1);
+        kept.await_sa((side, context.now), buf, missing, asked);
+    }
+
+    /// There is no such SA, says the controller: what waits for it gets the usual treatment.
+    pub(crate) fn no_such_sa(&mut self, context: &Context<'_>, id: Spi) {
+        let (mut inbound, mut outbound) = ((0, None), 0);
+        self.handover.kept.give_up(id, |missing| match missing {
+            Missing::Inbound { source, .. } => inbound = (inbound.0 + 1, Some(source)),
+            Missing::Outbound { .. } => outbound += 1,
+        });
+        context.counters.drop_packets(DropReason::NoSa, outbound);
+        let (count, source) = inbound;
+        context.counters.drop_packets(DropReason::UnknownSpi, count);
+        if let Some(source) = source {
+            self.tell_unknown_spi(context, id.get(), source);
+        }
+    }
+
+    fn give_up(&mut self, context: &Context<'_>, missing: Missing) {
+        match missing {
+            Missing::Inbound { spi, source } => self.unknown_spi(context, spi.get(), source),
+            Missing::Outbound { .. } => context.drop_packet(DropReason::NoSa),
+        }
+    }
+
+    fn pass_frame(&mut self, context: &Context<'_>, side: Side, mut buf: P::Buf, to: Stations) {
+        match pass_on(context, side, buf.bytes_mut(), to) {
+            Ok(()) => {
+                self.handover.forwarded = self.handover.forwarded.wrapping_add(1);
+                context.counters.add(Metric::Forwarded, 1);
+                self.io.send(side, buf);
+            }
+            Err(reason) => context.drop_packet(reason),
+        }
     }
 
     /// Passes on a frame that the controller had not treated when this member stopped.
@@ -228,6 +341,13 @@ impl<P: Port> Nodes<P> {
             None => context.drop_packet(DropReason::NoBuffer),
         }
     }
+}
+
+/// Asks the controller for an SA; false when this poll or the event ring has no room for it.
+fn ask(events: &mut EventSink, left: &mut usize, id: Spi, context: &Context<'_>) -> bool {
+    let Some(less) = left.checked_sub(1) else { return false };
+    *left = less;
+    events.raise(WorkerEvent::Missing { id }, context.counters)
 }
 
 /// An IPv4 packet the owner of the addresses would treat: outside for the common address, inside

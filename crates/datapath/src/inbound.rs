@@ -17,6 +17,7 @@ use crate::classify::{EspAt, checked_packet, narrow};
 use crate::command::WorkerEvent;
 use crate::counters::Metric;
 use crate::distribute::Onward;
+use crate::kept::Missing;
 use crate::spi_table::Place;
 use crate::worker::{Context, Nodes, Origin};
 use arrayvec::ArrayVec;
@@ -100,11 +101,21 @@ impl<P: Port> Nodes<P> {
                 return self.hand_off(context, worker, Side::Outside, buf);
             }
         }
-        self.unknown_spi(context, packet.at.spi, packet.at.source);
+        match Spi::new(packet.at.spi) {
+            Ok(spi) => {
+                let missing = Missing::Inbound { spi, source: packet.at.source };
+                self.without_sa(context, Side::Outside, buf, missing);
+            }
+            Err(_) => self.unknown_spi(context, packet.at.spi, packet.at.source),
+        }
     }
 
-    fn unknown_spi(&mut self, context: &Context<'_>, spi: u32, source: Ipv4Addr) {
+    pub(crate) fn unknown_spi(&mut self, context: &Context<'_>, spi: u32, source: Ipv4Addr) {
         context.drop_packet(DropReason::UnknownSpi);
+        self.tell_unknown_spi(context, spi, source);
+    }
+
+    pub(crate) fn tell_unknown_spi(&mut self, context: &Context<'_>, spi: u32, source: Ipv4Addr) {
         if self.unknown_spi.allows(context.now, UNKNOWN_SPI_INTERVAL_MS) {
             self.events.raise(WorkerEvent::UnknownSpi { spi, source }, context.counters);
         }

@@ -20,7 +20,9 @@
 //! Contract:
 //! * without a valid [`LeaseCell`] nothing is answered, opened or sealed; the lease is looked at
 //!   once more before a burst leaves, should the thread have been stopped meanwhile;
-//! * during a handover frames are passed on to the new owner, or kept for it, as they came;
+//! * during a handover frames are passed on to the new owner, or kept for it, as they came; a new owner
+//!   serves each SA from the moment it is installed, keeps the frames of those that are not, and asks for
+//!   them;
 //! * sequence numbers come only from granted ranges, inbound numbers are accepted only up to the
 //!   committed horizon; both are enforced by `holdfast-ipsec`, asked for here in time;
 //! * a poll takes bounded time: at most one burst per side, one from other workers, and
@@ -52,6 +54,7 @@ mod hops;
 mod inbound;
 mod inside;
 mod io;
+mod kept;
 mod lease;
 mod local;
 mod mark;
@@ -72,8 +75,8 @@ pub use counters::{COUNTERS_LEN, Counters, CountersView, Metric};
 pub use events::PUNTS_PER_POLL;
 pub use flows::{FLOWS, FlowInfo, OTHER_IDLE_S, TCP_IDLE_S, WAYS};
 pub use handoff::{HANDOFF_RING, Handoff};
-pub use handover::HELD_FRAMES_MAX;
 pub use holdfast_ipsec::DropReason;
+pub use kept::HELD_FRAMES_MAX;
 pub use lease::{LeaseCell, LeaseState};
 pub use mark::{MARK_KEY_LEN, MARK_OVERHEAD, MarkKey, MarkRefusal, Marker, open_mark};
 pub use mutation::Mutation;

@@ -10,6 +10,7 @@
 
 use crate::classify::{InnerPacket, narrow};
 use crate::counters::Metric;
+use crate::kept::Missing;
 use crate::mark::MARK_OVERHEAD;
 use crate::mutation::{Mutation, mutated};
 use crate::outer::PerPacket;
@@ -94,9 +95,10 @@ impl<P: Port> Nodes<P> {
                 if let Some(buf) = packet.buf.take() {
                     self.hand_off(context, worker, Side::Inside, buf);
                 }
-            } else if place.is_none() {
-                packet.buf = None;
-                context.drop_packet(DropReason::NoSa);
+            } else if place.is_none()
+                && let Some(buf) = packet.buf.take()
+            {
+                self.without_sa(context, Side::Inside, buf, Missing::Outbound { id: spi });
             }
         }
     }

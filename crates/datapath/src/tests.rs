@@ -3,6 +3,7 @@
 mod bench;
 mod drops;
 mod events;
+mod filling;
 mod forwarding;
 mod fragments;
 mod handover;

@@ -81,8 +81,8 @@ impl<P: Port> fmt::Debug for WorkerParts<P> {
 /// What one poll did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PollResult {
-    /// Packets received or taken over and commands taken, and one while SAs are reported; 0 means
-    /// idle.
+    /// Packets received or taken over and commands taken, and one while SAs are reported or kept frames
+    /// treated; 0 means idle.
     pub packets: usize,
     /// The controller should look at its event ring.
     pub events_pushed: bool,
@@ -217,7 +217,7 @@ impl<P: Port> Worker<P> {
         packets += nodes.receive(&context, Side::Inside);
         packets += nodes.receive_local(&context);
         packets += nodes.take_over(&context);
-        packets += usize::from(nodes.handover.is_reporting());
+        packets += usize::from(nodes.handover.is_busy());
         nodes.io.flush();
         counters.add(Metric::Polls, 1);
         counters.add(Metric::BusyPolls, u64::from(packets > 0));
@@ -246,9 +246,7 @@ impl<P: Port> Worker<P> {
 
     /// True when a packet of another worker or a command waits: not the moment to sleep.
     pub fn has_work(&self) -> bool {
-        !self.commands.is_empty()
-            || !self.nodes.handoff.is_empty()
-            || self.nodes.handover.is_reporting()
+        !self.commands.is_empty() || !self.nodes.handoff.is_empty() || self.nodes.handover.is_busy()
     }
 }
 
@@ -310,8 +308,14 @@ impl<P: Port> Nodes<P> {
 
     fn obey(&mut self, context: &Context<'_>, command: WorkerCommand) {
         let retired = match command {
-            WorkerCommand::InstallInbound(sa) => self.sad.install_inbound(sa),
-            WorkerCommand::InstallOutbound { id, sa } => self.sad.install_outbound(id, sa),
+            WorkerCommand::InstallInbound(sa) => {
+                self.handover.note_installed();
+                self.sad.install_inbound(sa)
+            }
+            WorkerCommand::InstallOutbound { id, sa } => {
+                self.handover.note_installed();
+                self.sad.install_outbound(id, sa)
+            }
             WorkerCommand::RemoveInbound(spi) => {
                 self.handover.report_anew();
                 self.sad.remove_inbound(spi)
@@ -351,6 +355,14 @@ impl<P: Port> Nodes<P> {
             }
             WorkerCommand::Hold { until } => {
                 self.handover.hold(until);
+                None
+            }
+            WorkerCommand::Fill { keep_ms } => {
+                self.handover.fill(keep_ms);
+                None
+            }
+            WorkerCommand::NoSuchSa(id) => {
+                self.no_such_sa(context, id);
                 None
             }
             WorkerCommand::Serve => {

@@ -64,8 +64,8 @@ drop_reasons! {
     NotOwner, "not_owner", "This member is not the owner, so it stays silent.";
     LeaseExpired, "lease_expired", "This member's lease has run out, so it may no longer speak as the owner.";
     ForwardedTwice, "forwarded_twice", "Another member passed the frame on already, and it is not passed on again.";
-    HoldFull, "hold_full", "More frames arrive than are kept for the ownership that is about to come.";
-    HoldExpired, "hold_expired", "The frame was kept for an ownership that did not come in time.";
+    HoldFull, "hold_full", "More frames arrive than are kept for the ownership that is about to come, or for SAs that are being loaded.";
+    HoldExpired, "hold_expired", "The frame was kept for an ownership or an SA that did not come in time.";
     // From outside: ESP.
     EspMalformed, "esp_malformed", "The ESP packet is too short, or its encrypted part does not end on a 4-octet boundary.";
     UnknownSpi, "unknown_spi", "No inbound SA has the SPI of the packet.";

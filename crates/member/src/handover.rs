@@ -4,7 +4,8 @@
 //!   old owner                                             successor
 //!   ---------                                             ---------
 //!   Draining      IKE under way is committed and sent;
-//!       |         new IKE messages wait here
+//!       |         new IKE messages wait here; the
+//!       |         workers have all SAs
 //!   Offered       ------------ Offer ------------------>  fit and warm? then its workers keep
 //!       |         <----------- Answer ------------------  what arrives
 //!   Suspending    workers stop, pass frames on, report
@@ -12,7 +13,8 @@
 //!   Settling      Settle, Settle, ... committed
 //!       |
 //!   Transferring  lease withdrawn, leadership offered ->  elected, TakeOwnership: exact numbers;
-//!       |                                                 SAs, lease, kept frames, announcement
+//!       |                                                 lease, announcement, and of each SA that
+//!       |                                                 is loaded the kept frames
 //!   Counting      how many frames were passed on?
 //!       |
 //!   (done)        stragglers are passed on for some seconds more, before encryption: what this
@@ -33,7 +35,9 @@ use crate::limits;
 use crate::member::Member;
 use crate::ownership::Ownership;
 use holdfast_cluster::limits::SETTLE_ITEMS_MAX;
-use holdfast_cluster::{Command, MemberId, Owner, SettleItem, Settlement, level};
+use holdfast_cluster::{
+    Command, MemberId, Mutation, Owner, SettleItem, Settlement, level, mutated,
+};
 use holdfast_datapath::{StoppedSa, WorkerCommand};
 use holdfast_packet::{Nanos, Side};
 use holdfast_replica::{Lane, ProposalId};
@@ -131,8 +135,12 @@ impl Member {
     /// Takes the next step when it can be taken.
     pub(crate) fn advance_handover(&mut self, now: Nanos) {
         match self.handover.as_ref().map(|handover| &handover.phase) {
-            // Workers that still wait for their SAs will be told to serve: not once they were told to stop.
-            Some(Phase::Draining) if self.outbox.is_empty() && !self.serve_when_loaded => {
+            // Workers that still get their SAs will be told to serve: not once they were told to stop and
+            // said where.
+            Some(Phase::Draining)
+                if self.outbox.is_empty()
+                    && (!self.filling || mutated(Mutation::OfferedWhileFilling)) =>
+            {
                 self.offer(now);
             }
             Some(Phase::Settling { last: None, .. }) => self.propose_settlement(now),
@@ -184,7 +192,6 @@ impl Member {
         if refusal.is_none() {
             let patience_ms = self.election_patience_ms();
             let until = now.plus_ms(patience_ms.saturating_add(limits::HANDOVER_SUSPEND_MS));
-            self.incoming = Some(until);
             self.command_all(|| WorkerCommand::Hold { until });
         }
         self.tell(from, &MemberMessage::Answer { number, refusal });
@@ -335,7 +342,12 @@ impl Member {
         let Some(handover) = &self.handover else { return };
         match &handover.phase {
             Phase::Draining => {
-                self.resume(now, "IKE exchanges under way did not come to their end")
+                let why = if self.filling {
+                    "the workers have not got all SAs yet"
+                } else {
+                    "IKE exchanges under way did not come to their end"
+                };
+                self.resume(now, why);
             }
             Phase::Offered => {
                 let text = format!("member {} does not answer", handover.to);
@@ -366,7 +378,7 @@ impl Member {
     /// Goes on in the same ownership: nothing was settled.
     fn resume(&mut self, now: Nanos, why: &str) {
         let punted = self.handover.as_mut().map(|handover| std::mem::take(&mut handover.punted));
-        if !self.serve_when_loaded {
+        if !self.filling {
             self.command_all(|| WorkerCommand::Serve);
         }
         self.fail_handover(why);

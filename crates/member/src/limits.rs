@@ -120,11 +120,14 @@ pub const IDLE_RENEWAL_MS: (u64, u64) = (60_000, 360_000);
 /// heartbeat is late.
 pub const LOAD_CHILDREN_PER_ROUND: usize = 512;
 
+/// The same where simulated clusters run on little, so that their few SAs take several slices.
+pub const LOAD_CHILDREN_SMALL: usize = 1;
+
 /// The longest pause between two of these slices, otherwise as long as the slice before took: a controller
 /// that was not run for a while is not to lose as much again.
 pub const LOAD_PAUSE_MS_MAX: u64 = 5;
 
-/// How long the workers of a successor keep frames at most while its SAs are loaded: several times what a
+/// How long the workers of a new owner keep a frame at most until its SA is loaded: several times what a
 /// hundred thousand take on cores shared with other work. TCP has repeated a frame by then.
 pub const LOAD_HOLD_MS: u64 = 2_000;
 

@@ -1,15 +1,15 @@
 //! Loading what the records hold after a takeover, a slice at a time.
 //!
 //! A hundred thousand SAs take longer to set up than a lease lasts. So the Child SAs go to the workers
-//! in slices, between which heartbeats are answered: those that carry traffic come first. The
-//! IKE SAs follow; until the last of them is there, IKE messages are dropped (peers repeat them), lest
+//! in slices, between which heartbeats are answered: those that carry traffic come first, and one that
+//! a packet waits for at once. The IKE SAs follow; until the last of them is there, IKE messages are dropped (peers repeat them), lest
 //! a known SA be answered as unknown.
 //!
 //! After each slice comes a pause as long as the slice took, however many messages arrive meanwhile: half
 //! of the controller's time is left for these, and for the workers where they share its core.
 
 use crate::limits;
-use holdfast_cluster::{IkeSpi, State};
+use holdfast_cluster::{IkeSpi, State, small};
 use holdfast_ipsec::Spi;
 use holdfast_packet::Nanos;
 use std::collections::{BTreeSet, VecDeque};
@@ -21,7 +21,7 @@ pub(crate) struct Loading {
     busy: VecDeque<Spi>,
     /// All, those of `busy` included.
     children: VecDeque<Spi>,
-    /// Which of `children` were loaded as busy ones.
+    /// Which of `children` were loaded before their turn.
     loaded: BTreeSet<Spi>,
     ike_sas: VecDeque<IkeSpi>,
     /// When the last slice began, until it is known how long it took.
@@ -54,6 +54,12 @@ impl Loading {
         self.children.is_empty()
     }
 
+    /// Whether a Child SA is still to be loaded; it is not to be any more then.
+    pub(crate) fn take(&mut self, spi: Spi) -> bool {
+        // In the order of the records, which is that of the SPIs.
+        self.children.binary_search(&spi).is_ok() && self.loaded.insert(spi)
+    }
+
     /// When to ask for the next slice, if there is one: at once after a slice, which shows how long that
     /// took, then at the end of the pause.
     pub(crate) fn due(&self) -> Option<Nanos> {
@@ -82,15 +88,16 @@ impl Loading {
 
     /// The Child SAs of the next slice, each once.
     pub(crate) fn next_children(&mut self) -> Vec<Spi> {
-        let mut slice = Vec::with_capacity(limits::LOAD_CHILDREN_PER_ROUND);
-        while slice.len() < limits::LOAD_CHILDREN_PER_ROUND
+        let most = small(limits::LOAD_CHILDREN_PER_ROUND, limits::LOAD_CHILDREN_SMALL);
+        let mut slice = Vec::with_capacity(most);
+        while slice.len() < most
             && let Some(spi) = self.busy.pop_front()
         {
             if self.loaded.insert(spi) {
                 slice.push(spi);
             }
         }
-        while slice.len() < limits::LOAD_CHILDREN_PER_ROUND
+        while slice.len() < most
             && let Some(spi) = self.children.pop_front()
         {
             if !self.loaded.remove(&spi) {
@@ -134,6 +141,23 @@ mod tests {
         }
         all.sort();
         assert_eq!(all, (256..2_000).map(spi).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_sa_that_is_waited_for_comes_at_once_and_only_once() {
+        let busy = VecDeque::from([spi(300)]);
+        let children = (256..2_000).map(spi).collect();
+        let mut loading = Loading { busy, children, ..Loading::default() };
+        assert!(!loading.take(spi(2_000)), "there is none");
+        assert!(loading.take(spi(300)) && loading.take(spi(1_999)));
+        assert!(!loading.take(spi(300)), "it is on its way");
+        let mut all = Vec::new();
+        while !loading.is_done() {
+            all.extend(loading.next_children());
+        }
+        assert_eq!(all.len(), 1_742);
+        assert!(!all.contains(&spi(300)) && !all.contains(&spi(1_999)));
+        assert!(!loading.take(spi(700)), "loaded already");
     }
 
     #[test]

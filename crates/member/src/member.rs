@@ -75,10 +75,8 @@ pub struct Member {
     pub(crate) handover: Option<Handover>,
     /// Since when the workers pass frames on, if they may still do.
     pub(crate) passing_on: Option<Nanos>,
-    /// Until when the workers keep frames for the ownership this member was offered.
-    pub(crate) incoming: Option<Nanos>,
-    /// The workers are to serve once they have all Child SAs.
-    pub(crate) serve_when_loaded: bool,
+    /// The workers get their Child SAs, and keep frames of those they have not got yet.
+    pub(crate) filling: bool,
     /// When it is next looked whether another member should own.
     pub(crate) next_succession: Nanos,
     pub(crate) traffic_seen: u64,
@@ -162,8 +160,7 @@ impl Member {
             fellows: Fellows::default(),
             handover: None,
             passing_on: None,
-            incoming: None,
-            serve_when_loaded: false,
+            filling: false,
             next_succession: Nanos::ZERO,
             traffic_seen: 0,
             last_traffic: now,
@@ -319,7 +316,7 @@ impl Member {
 
     /// Carries on until nothing more follows from what happened.
     pub(crate) fn settle(&mut self, now: Nanos) {
-        self.load_slice(now);
+        self.load(now);
         for round in 0..limits::SETTLE_ROUNDS_MAX {
             let news = self.drain_replica(now);
             if round > 0 && !news {

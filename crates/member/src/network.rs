@@ -43,6 +43,7 @@ impl Member {
             WorkerEvent::Resolve { side, address } => {
                 self.neighbours_mut(side).want(now, address, Interest::Wanted);
             }
+            WorkerEvent::Missing { id } => self.on_missing(now, worker, id),
             WorkerEvent::Flows(flows) => self.on_flows(worker, flows),
             WorkerEvent::UnknownSpi { spi, source } => self.on_unknown_spi(now, spi, source),
             // Retired memory is freed by being dropped here.

@@ -130,15 +130,8 @@ impl Member {
         self.ike.clear();
         self.command_all(|| WorkerCommand::Clear);
         self.passing_on = None;
-        // What was kept is treated once its SAs are there; without that nothing has to wait.
-        self.serve_when_loaded = self.incoming.take().is_some_and(|until| now < until);
-        if self.serve_when_loaded {
-            // The time of the offer was for the election; loading takes its own.
-            let until = now.plus_ms(limits::LOAD_HOLD_MS);
-            self.command_all(|| WorkerCommand::Hold { until });
-        } else {
-            self.command_all(|| WorkerCommand::Serve);
-        }
+        self.filling = true;
+        self.command_all(|| WorkerCommand::Fill { keep_ms: limits::LOAD_HOLD_MS });
         self.renewals = Renewals::begin(mix(self.jitter_seed, owner.epoch.0));
         self.loading = Loading::everything(self.replica.state(), self.activity.active(now));
         self.carrying = Carrying::takeover(now, self.replica.state());
@@ -148,6 +141,8 @@ impl Member {
         self.tables.begin_ownership();
         self.publish(now, true);
         self.publish_lease(until);
+        // After the lease: without one they would drop what they kept.
+        self.serve_when_filled();
         let mut announcer = Announcer::new(now);
         announcer.fire(now);
         self.announcer = Some(announcer);
@@ -161,24 +156,38 @@ impl Member {
         self.event(MemberEvent::OwnershipTaken { owner, previous, child_sas });
     }
 
-    /// Loads the next SAs after a takeover.
-    pub(crate) fn load_slice(&mut self, now: Nanos) {
+    /// Goes on loading after a takeover.
+    pub(crate) fn load(&mut self, now: Nanos) {
+        self.load_slice(now);
+        self.serve_when_filled();
+    }
+
+    fn serve_when_filled(&mut self) {
+        if self.filling && self.loading.has_all_children() {
+            self.filling = false;
+            self.command_all(|| WorkerCommand::Serve);
+        }
+    }
+
+    /// A worker keeps a frame for an SA it has not got.
+    pub(crate) fn on_missing(&mut self, now: Nanos, worker: u32, spi: Spi) {
+        if !self.filling {
+            return;
+        }
+        if self.loading.take(spi) {
+            self.load_children(now, &[spi]);
+        } else if self.replica.state().child(spi).is_none() {
+            self.command(worker, WorkerCommand::NoSuchSa(spi));
+        }
+    }
+
+    /// Loads the next SAs.
+    fn load_slice(&mut self, now: Nanos) {
         if !self.loading.begin_slice(now) {
             return;
         }
         let slice = self.loading.next_children();
-        for spi in &slice {
-            // Nothing removes a Child SA before IKE runs.
-            if let Some(child) = self.replica.state().child(*spi).cloned() {
-                self.install(&child);
-            }
-        }
-        self.plan_renewals(now, &slice);
-        self.carrying.children_established(&slice);
-        if self.serve_when_loaded && self.loading.has_all_children() {
-            self.serve_when_loaded = false;
-            self.command_all(|| WorkerCommand::Serve);
-        }
+        self.load_children(now, &slice);
         let slice = self.loading.next_ike_sas();
         let state = self.replica.state();
         let exported = slice.iter().filter_map(|spi| {
@@ -199,6 +208,17 @@ impl Member {
             }
         }
         self.carrying.ike_established(&slice, unreadable);
+    }
+
+    fn load_children(&mut self, now: Nanos, slice: &[Spi]) {
+        for spi in slice {
+            // It may have been removed meanwhile.
+            if let Some(child) = self.replica.state().child(*spi).cloned() {
+                self.install(&child);
+            }
+        }
+        self.plan_renewals(now, slice);
+        self.carrying.children_established(slice);
     }
 
     /// Plans the renewal of SAs just loaded. In slices like the loading: a hundred thousand at once
@@ -228,7 +248,7 @@ impl Member {
     pub(crate) fn relinquish(&mut self, now: Nanos, cause: LossCause) {
         let before = std::mem::replace(&mut self.ownership, Ownership::Standby);
         self.publish_lease(Nanos::ZERO);
-        if std::mem::take(&mut self.serve_when_loaded) {
+        if std::mem::take(&mut self.filling) {
             // What waits for SAs that do not come any more is dropped.
             self.command_all(|| WorkerCommand::Hold { until: now });
         }

@@ -62,6 +62,6 @@ mod shrink;
 
 pub use campaign::{Campaign, Report, campaign};
 pub use outage::Outage;
-pub use plan::{Action, Fault, Plan};
+pub use plan::{Action, Fault, LOAD_FROM_SEED, Plan};
 pub use run::{LIVENESS_MS, Outcome, QUIET_MS, run, tell};
 pub use shrink::shrink;

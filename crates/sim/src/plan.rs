@@ -20,6 +20,16 @@ const SAFETY_MS: u64 = 1_200;
 /// Time a calm kill has for itself before the other faults begin.
 const CALM_US: u64 = 300_000;
 
+/// Before this seed, handing an SA to a worker takes no time: `tests/mutations.rs` states within how many
+/// of these a broken law is noticed, some by a single one.
+pub const LOAD_FROM_SEED: u64 = 4_001;
+
+/// The most that handing an SA to a worker takes where it takes time: a heartbeat.
+const LOAD_US_MAX: u64 = 5_000;
+
+/// Peers, at least, where it does, so that it takes as long as an election or longer.
+const LOAD_PEERS_MIN: u8 = 3;
+
 /// The longest time a fault lasts.
 const FAULT_MS_MAX: u64 = 350;
 
@@ -141,6 +151,10 @@ impl Plan {
         let mut draw =
             Draw { random, members: setup.members, peers: u64::from(setup.peers), start_us };
         let mut faults = draw.faults();
+        if plan_load_us(seed) > 0 {
+            let at_us = start_us + draw.random.below(SAFETY_MS * 1_000);
+            draw.while_filling(at_us, &mut faults);
+        }
         faults.sort_by_key(|fault| fault.at_us);
         for (number, fault) in faults.iter_mut().enumerate() {
             fault.number = number;
@@ -175,7 +189,8 @@ fn setup(seed: u64, random: &mut Random) -> Setup {
         2 => TakeoverPolicy::Reestablish,
         _ => TakeoverPolicy::Renew,
     };
-    Setup {
+    let load_us = plan_load_us(seed);
+    let setup = Setup {
         seed,
         members,
         workers: if random.chance(250) { 2 } else { 1 },
@@ -194,8 +209,21 @@ fn setup(seed: u64, random: &mut Random) -> Setup {
         witnesses: if members == 3 && random.chance(150) { 1 } else { 0 },
         small_numbers: random.chance(600),
         mutation: None,
+        load_us,
         ..Setup::default()
+    };
+    if load_us == 0 {
+        return setup;
     }
+    let peers = LOAD_PEERS_MIN + u8::try_from(seed % 4).unwrap_or(0);
+    Setup { peers, small_numbers: true, ..setup }
+}
+
+/// What handing an SA to a worker takes, in every fourth plan from [`LOAD_FROM_SEED`] on.
+fn plan_load_us(seed: u64) -> u64 {
+    let mut random = Random::new(seed ^ 0x6669_6c6c_696e_6721);
+    let takes_time = seed >= LOAD_FROM_SEED && random.chance(250);
+    if takes_time { 200 + random.below(LOAD_US_MAX) } else { 0 }
 }
 
 /// Mostly nobody is preferred; else the last member gets the address back soon.
@@ -295,6 +323,23 @@ impl Draw {
                 add(at_us, 0, Action::Handover(None));
                 add(at_us + self.random.below(3_000), lasts_us, Action::StallOwner);
             }
+        }
+    }
+
+    /// Something happens while the successor of a handover, or of a killed owner, has not loaded its SAs.
+    fn while_filling(&mut self, at_us: u64, faults: &mut Vec<Fault>) {
+        let first =
+            if self.random.chance(700) { Action::Handover(None) } else { Action::KillOwner };
+        let later_us = at_us + 3_000 + self.random.below(90_000);
+        let second = match self.random.below(7) {
+            0..=2 => Action::Handover(None),
+            3 => Action::KillOwner,
+            4 => Action::FreezeOwner,
+            5 => Action::RekeyChild(self.peer()),
+            _ => Action::DeleteChild(self.peer()),
+        };
+        for (at_us, action) in [(at_us, first), (later_us, second)] {
+            faults.push(Fault { number: 0, at_us, lasts_us: self.lasting_us(), action });
         }
     }
 

@@ -191,6 +191,7 @@ impl<'a> Run<'a> {
             && now.ms_since(self.disturbed) >= QUIET_MS
             && self.plan.setup.timing == Timing::DEFAULT
             && self.plan.setup.loss_per_mille == 0
+            && self.plan.setup.load_us == 0
             && self.plan.setup.members > 2
             && self.world.owner().is_some()
             && self.world.peers().iter().all(Peer::is_connected)

@@ -6,7 +6,7 @@
     reason = "a test reports by panicking and prints"
 )]
 
-use holdfast_sim::{Campaign, Plan, campaign, run};
+use holdfast_sim::{Campaign, LOAD_FROM_SEED, Plan, campaign, run};
 
 /// Seeds run on every change; `holdfast-sim --seeds N` runs as many as one likes.
 const SEEDS: u64 = 180;
@@ -19,6 +19,16 @@ fn a_fixed_set_of_seeds_is_clean() {
     assert_eq!(report.failed, [], "replay with holdfast-sim --seed N");
     assert!(report.takeovers > SEEDS, "the faults hit");
     assert!(report.outage_ms(500).is_some(), "calm kills are among them");
+}
+
+#[test]
+fn a_fixed_set_of_seeds_in_which_loading_takes_time_is_clean() {
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let first = LOAD_FROM_SEED;
+    let report = campaign(Campaign { first, seeds: 60, jobs, mutation: None }, |_, _| {});
+    assert_eq!(report.failed, [], "replay with holdfast-sim --seed N");
+    let slow = (first..first + 60).filter(|seed| Plan::new(*seed).setup.load_us > 0);
+    assert!(slow.count() > 5, "every fourth or so");
 }
 
 #[test]

@@ -81,6 +81,9 @@ pub struct Node {
     disk_health: DiskHealth,
     /// The last batch whose sync a stuck disk holds up.
     unsynced: Option<u64>,
+    /// What handing one SA to a worker takes of the controller's time, and until when that takes it.
+    load_us: u64,
+    busy_until: Nanos,
     /// Inputs that arrived while nothing read them.
     inbox: VecDeque<Input>,
     events: Vec<(Nanos, MemberEvent)>,
@@ -126,6 +129,7 @@ impl Node {
         let mut node = Self::start(config, disk, recovered, random, boot, self.boots + 1)?;
         node.events = self.events;
         node.disk_health = self.disk_health;
+        node.load_us = self.load_us;
         Ok(node)
     }
 
@@ -160,6 +164,8 @@ impl Node {
             disk_failed: false,
             disk_health: DiskHealth::Good,
             unsynced: None,
+            load_us: 0,
+            busy_until: Nanos::ZERO,
             inbox: VecDeque::new(),
             events: Vec::new(),
             notices: Vec::new(),
@@ -221,8 +227,23 @@ impl Node {
 
     /// When it wants to run next.
     pub(crate) fn next_deadline(&self) -> Option<Nanos> {
-        let running = self.life == Life::Running;
-        self.member.next_deadline().filter(|_| running).map(|local| self.clock.when(local))
+        if self.life != Life::Running {
+            return None;
+        }
+        let due = self.member.next_deadline().map(|local| self.clock.when(local));
+        // What arrived while it was busy is looked at as soon as it is not.
+        let read = (self.load_us > 0 && !self.inbox.is_empty()).then_some(self.busy_until);
+        due.into_iter().chain(read).min().map(|at| at.max(self.busy_until))
+    }
+
+    /// From now on each SA that is handed to a worker keeps the controller busy for so long.
+    pub(crate) fn set_load_us(&mut self, load_us: u64) {
+        self.load_us = load_us;
+    }
+
+    /// Whether the controller gets to anything at `now`.
+    fn is_free(&self, now: Nanos) -> bool {
+        self.life == Life::Running && self.busy_until <= now
     }
 
     pub(crate) fn input(&mut self, input: Input) {
@@ -318,11 +339,14 @@ impl Node {
         loop {
             let mut idle = true;
             if self.life == Life::Running {
-                while let Some(input) = self.inbox.pop_front() {
+                while self.is_free(now)
+                    && let Some(input) = self.inbox.pop_front()
+                {
                     self.member.handle(local, input);
                     self.carry_out(now, wishes);
                 }
-                if self.member.next_deadline().is_some_and(|due| due <= local) {
+                if self.is_free(now) && self.member.next_deadline().is_some_and(|due| due <= local)
+                {
                     self.member.handle_timeout(local);
                 }
                 self.carry_out(now, wishes);
@@ -349,6 +373,9 @@ impl Node {
                     self.disk.write(batch);
                 }
                 Output::Worker { worker, command } => {
+                    if matches!(command, WorkerCommand::InstallOutbound { .. }) {
+                        self.busy_until = self.busy_until.max(now).plus_us(self.load_us);
+                    }
                     if let Some(slot) = self.workers.get_mut(worker as usize) {
                         slot.backlog.push_back(command);
                     }

@@ -79,6 +79,8 @@ pub struct Setup {
     /// Whether few numbers are granted at a time and queues are short, so that their ends are met within
     /// seconds.
     pub small_numbers: bool,
+    /// What handing one SA to a worker takes of the controller's time.
+    pub load_us: u64,
     /// The law that is broken on purpose.
     pub mutation: Option<Mutation>,
 }
@@ -105,6 +107,7 @@ impl Default for Setup {
             delivery: Delivery::Clear,
             peer_sync: SyncSupport::NONE,
             small_numbers: false,
+            load_us: 0,
             mutation: None,
         }
     }
@@ -224,7 +227,8 @@ impl World {
             }
             let config = world.config_of(id);
             let disk = (Disk::holding(stored.clone()), children);
-            let node = Node::boot(&config, disk, &mut world.random, world.now)?;
+            let mut node = Node::boot(&config, disk, &mut world.random, world.now)?;
+            node.set_load_us(world.setup.load_us);
             world.nodes.insert(id, node);
         }
         world.schedule(HOUSEKEEPING_US, Event::Housekeeping);

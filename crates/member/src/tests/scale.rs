@@ -1,13 +1,16 @@
 //! A takeover of many SAs.
 
 use super::*;
+use crate::bulletin::{Bulletin, Fitness, MemberMessage};
+use crate::event::HandoverCause;
 use crate::{Addresses, Input, Member, MemberConfig, Output, limits};
 use holdfast_cluster::{
-    Command, Epoch, IkeSpi, Incarnation, Owner, State, StateChange,
+    Command, Epoch, IkeSpi, Incarnation, Mutation, Owner, State, StateChange,
     limits::{CHANGES_MAX, COMMAND_BYTES_MAX},
+    set_mutation,
 };
 use holdfast_crypto::{AeadAlgorithm, SecretBytes};
-use holdfast_datapath::{Prefix, WorkerCommand, WorkerEvent};
+use holdfast_datapath::{Prefix, Stations, WorkerCommand, WorkerEvent};
 use holdfast_ike::{Identity, IkeConfig};
 use holdfast_ipsec::{ChildSaParameters, Encapsulation, SaKey, Selectors, Spi, TrafficSelector};
 use holdfast_packet::{MacAddr, Nanos};
@@ -177,13 +180,12 @@ fn a_takeover_installs_every_sa_once_and_in_slices() {
     assert_eq!(installed.len(), SAS as usize, "each once");
 }
 
-/// A member that is about to own what was handed over to it, in the moment it has the lease.
-fn successor(now: &mut Nanos) -> Member {
+/// A member in the moment it has the lease.
+fn new_owner(now: &mut Nanos) -> Member {
     let mut member = Member::new(config(), full_disk(), [3; 32], *now).unwrap();
-    member.incoming = Some(Nanos::MAX);
     while member.ownership.owner().is_none() {
-        for event in carry_out_for_workers(&mut member, *now) {
-            assert!(!matches!(event, WorkerCommand::Serve), "nothing to serve yet");
+        for command in carry_out_for_workers(&mut member, *now) {
+            assert!(!matches!(command, WorkerCommand::Serve), "nothing to serve yet");
         }
         if member.ownership.owner().is_none() {
             *now = member.next_deadline().unwrap().max(*now);
@@ -220,19 +222,29 @@ fn worker_commands(member: &mut Member) -> Vec<WorkerCommand> {
     commands.collect()
 }
 
+fn installed(commands: &[WorkerCommand]) -> Vec<Spi> {
+    let ids = commands.iter().filter_map(|command| match command {
+        WorkerCommand::InstallOutbound { id, .. } => Some(*id),
+        _ => None,
+    });
+    ids.collect()
+}
+
 #[test]
-fn a_successor_keeps_frames_as_long_as_its_sas_take_to_load() {
+fn workers_fill_until_the_last_sa_is_there() {
     let mut now = Nanos::from_secs(1);
-    let mut member = successor(&mut now);
-    let (mut installed, mut served) = (0, 0);
-    let mut hold_until = Nanos::ZERO;
+    let mut member = new_owner(&mut now);
+    let (mut filled, mut served, mut all) = (0, 0, 0);
     for _ in 0..SAS {
         for command in worker_commands(&mut member) {
             match command {
-                WorkerCommand::Hold { until } => hold_until = until,
-                WorkerCommand::InstallOutbound { .. } => installed += 1,
+                WorkerCommand::Fill { .. } => filled += 1,
+                WorkerCommand::InstallOutbound { .. } => {
+                    assert_eq!(filled, 2, "each worker once, and first");
+                    all += 1;
+                }
                 WorkerCommand::Serve => {
-                    assert_eq!(installed, SAS as usize, "not before the last SA");
+                    assert_eq!(all, SAS as usize, "not before the last SA");
                     served += 1;
                 }
                 _ => {}
@@ -241,7 +253,6 @@ fn a_successor_keeps_frames_as_long_as_its_sas_take_to_load() {
         if served > 0 {
             break;
         }
-        assert!(now < hold_until, "what waits is kept");
         // As on a slow machine: each slice takes longer than an election.
         now = now.plus_ms(limits::LOAD_PAUSE_MS_MAX);
         member.handle_timeout(now);
@@ -250,9 +261,111 @@ fn a_successor_keeps_frames_as_long_as_its_sas_take_to_load() {
 }
 
 #[test]
-fn a_successor_that_loses_the_ownership_while_it_loads_keeps_nothing() {
+fn workers_serve_after_the_lease_also_without_any_sa() {
     let mut now = Nanos::from_secs(1);
-    let mut member = successor(&mut now);
+    let mut member = Member::new(config(), disk(1, 0), [3; 32], now).unwrap();
+    let mut leased = false;
+    let mut served = 0;
+    while served == 0 {
+        while let Some(output) = member.poll_output() {
+            match output {
+                Output::Persist(batch) => member.handle(now, Input::Persisted(batch.number)),
+                Output::Lease(until) => leased = now < until,
+                Output::Worker { command: WorkerCommand::Serve, .. } => {
+                    assert!(leased, "without one they would drop what they kept");
+                    served += 1;
+                }
+                _ => {}
+            }
+        }
+        now = member.next_deadline().unwrap().max(now);
+        member.handle_timeout(now);
+    }
+    assert_eq!(served, 2);
+}
+
+#[test]
+fn an_sa_that_a_packet_waits_for_is_loaded_at_once() {
+    let mut now = Nanos::from_secs(1);
+    let mut member = new_owner(&mut now);
+    let first = installed(&worker_commands(&mut member));
+    let last = child(SAS - 1).inbound_spi;
+    assert!(!first.contains(&last));
+    let told = ask(&mut member, now, last);
+    assert_eq!(installed(&told).first(), Some(&last), "before the next slice");
+    assert_eq!(installed(&told).iter().filter(|spi| **spi == last).count(), 1);
+    assert!(!installed(&ask(&mut member, now, last)).contains(&last), "it is on its way");
+}
+
+#[test]
+fn a_worker_is_told_that_there_is_no_sa_for_what_it_keeps() {
+    let mut now = Nanos::from_secs(1);
+    let mut member = new_owner(&mut now);
+    let nothing = child(SAS).inbound_spi;
+    let told = ask(&mut member, now, nothing);
+    assert!(told.iter().any(|c| matches!(c, WorkerCommand::NoSuchSa(spi) if *spi == nothing)));
+}
+
+/// What the workers are told when one of them keeps a frame for an SA.
+fn ask(member: &mut Member, now: Nanos, id: Spi) -> Vec<WorkerCommand> {
+    let event = WorkerEvent::Missing { id };
+    member.handle(now, Input::Worker { worker: 1, event });
+    worker_commands(member)
+}
+
+/// Whether member 2 was asked to take over.
+fn offered(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| match output {
+        Output::SendPeer { to: MemberId(2), bytes, .. } => {
+            let bytes: Vec<u8> = bytes.clone().into_vec();
+            matches!(MemberMessage::decode(&bytes), Some(MemberMessage::Offer { .. }))
+        }
+        _ => false,
+    })
+}
+
+/// Has an owner that is loading its SAs hand over; returns what it does until its workers serve, and then.
+fn handed_over_while_filling() -> [Vec<Output>; 2] {
+    let mut now = Nanos::from_secs(1);
+    let mut member = new_owner(&mut now);
+    let stations = Stations { outside: MacAddr([2; 6]), inside: MacAddr([4; 6]) };
+    let fitness = Fitness { outside_up: true, inside_up: true, stalled_workers: 0, warm: true };
+    let bulletin = Bulletin { incarnation: Incarnation(1), stations, fitness };
+    member.fellows.heard(now, MemberId(2), bulletin);
+    member.begin_handover(now, MemberId(2), HandoverCause::Operator, None);
+    let mut phases = [Vec::new(), Vec::new()];
+    for _ in 0..8 {
+        member.advance_handover(now);
+        let phase = if member.filling { &mut phases[0] } else { &mut phases[1] };
+        phase.extend(std::iter::from_fn(|| member.poll_output()));
+        now = now.plus_ms(limits::LOAD_PAUSE_MS_MAX);
+        member.load(now);
+    }
+    assert!(!member.filling);
+    phases
+}
+
+#[test]
+fn a_member_whose_workers_fill_does_not_offer_its_ownership() {
+    let [filling, serving] = handed_over_while_filling();
+    assert!(!offered(&filling) && offered(&serving));
+    // Their Serve would come after they stopped and said where.
+    set_mutation(Some(Mutation::OfferedWhileFilling), false);
+    let [filling, serving] = handed_over_while_filling();
+    set_mutation(None, false);
+    let serves = |outputs: &[Output]| {
+        let serves = |output: &Output| {
+            matches!(output, Output::Worker { command: WorkerCommand::Serve, .. })
+        };
+        outputs.iter().any(serves)
+    };
+    assert!(offered(&filling) && !serves(&filling) && serves(&serving));
+}
+
+#[test]
+fn an_owner_that_ends_while_it_loads_has_its_workers_keep_nothing() {
+    let mut now = Nanos::from_secs(1);
+    let mut member = new_owner(&mut now);
     worker_commands(&mut member);
     member.relinquish(now, crate::LossCause::Leadership);
     let commands = worker_commands(&mut member);
