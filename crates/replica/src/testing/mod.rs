@@ -7,10 +7,15 @@
 // A test harness reports by panicking.
 #![allow(clippy::panic, clippy::expect_used, reason = "a test harness reports by panicking")]
 
+mod conditions;
+mod connections;
 mod disk;
+mod machines;
 mod network;
 mod prng;
 
+pub use conditions::Conditions;
+pub use connections::ConnectionConditions;
 pub use disk::Disk;
-pub use network::{Conditions, Network, WAL_KEY};
+pub use network::{Network, WAL_KEY};
 pub use prng::Prng;

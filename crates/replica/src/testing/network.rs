@@ -1,12 +1,10 @@
 //! The members, what connects them, and the checks after every step.
 
-use super::{Disk, Prng};
-use crate::wal::{FileOp, WalKey, WalWriter, recover};
-use crate::{
-    Compaction, Config, Lane, MessageError, Output, ProposalId, ProposeError, Replica,
-    ReplicaError, Role, Timing, force_quorum,
-};
-use holdfast_cluster::{Command, Effect, Incarnation, MemberId};
+use super::connections::{Connection, Connections};
+use super::{Conditions, Disk, Prng};
+use crate::wal::{FileOp, WalWriter};
+use crate::{Lane, MessageError, Output, ProposalId, ProposeError, Replica, ReplicaError, Role};
+use holdfast_cluster::{Command, Effect, MemberId};
 use holdfast_packet::Nanos;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,89 +14,50 @@ const NOTICE_NS: u64 = 50_000_000;
 /// What seals the logs of all members.
 pub const WAL_KEY: [u8; 32] = [0x5a; 32];
 
-/// What the world around the members is like. Times in microseconds of true time.
-#[derive(Clone, Debug)]
-pub struct Conditions {
-    /// The members' timing.
-    pub timing: Timing,
-    /// When the members cut their logs.
-    pub compaction: Compaction,
-    /// Shortest and longest way of a message.
-    pub delay_us: (u64, u64),
-    /// Messages lost of a thousand.
-    pub loss_per_mille: u64,
-    /// Shortest and longest write with sync.
-    pub sync_us: (u64, u64),
-    /// How much faster or slower a clock may run, in parts per million.
-    pub drift_ppm: u64,
-    /// Whether the sender learns that a snapshot got lost, as it does when a connection breaks.
-    pub reports_lost_snapshots: bool,
-    /// Whether a new leader proposes to take the ownership, as the member above does.
-    pub take_ownership: bool,
-    /// The members that vote and never own.
-    pub witnesses: BTreeSet<MemberId>,
-}
-
-impl Default for Conditions {
-    /// A quiet LAN and a good SSD, with ordinary oscillators.
-    fn default() -> Self {
-        Self {
-            timing: Timing::DEFAULT,
-            compaction: Compaction::default(),
-            delay_us: (50, 150),
-            loss_per_mille: 0,
-            sync_us: (200, 600),
-            drift_ppm: 100,
-            reports_lost_snapshots: true,
-            take_ownership: true,
-            witnesses: BTreeSet::new(),
-        }
-    }
-}
-
 enum Event {
     Deliver { to: MemberId, from: MemberId, lane: Lane, bytes: Vec<u8> },
     SnapshotLost { from: MemberId, to: MemberId },
     Stored { member: MemberId, boot: u64, number: u64, sync: Option<FileOp> },
 }
 
-struct Node {
-    running: Option<Running>,
-    disk: Disk,
-    boot: u64,
-    offset_ns: u64,
+pub(super) struct Node {
+    pub(super) running: Option<Running>,
+    pub(super) disk: Disk,
+    pub(super) boot: u64,
+    pub(super) offset_ns: u64,
     /// Local nanoseconds per million true ones.
-    rate: u64,
-    stalled_until: u64,
+    pub(super) rate: u64,
+    pub(super) stalled_until: u64,
     /// It was added to the running cluster.
-    joins: bool,
+    pub(super) joins: bool,
     /// It noticed that it is no member any more.
-    removed: bool,
+    pub(super) removed: bool,
 }
 
-struct Running {
-    replica: Replica,
-    writer: WalWriter,
-    disk_free_at: u64,
+pub(super) struct Running {
+    pub(super) replica: Replica,
+    pub(super) writer: WalWriter,
+    pub(super) disk_free_at: u64,
     /// Index and term of everything applied in this boot.
-    applied: Vec<(u64, u64)>,
-    effects: Vec<Effect>,
-    replaced: u64,
-    persist: bool,
+    pub(super) applied: Vec<(u64, u64)>,
+    pub(super) effects: Vec<Effect>,
+    pub(super) replaced: u64,
+    pub(super) persist: bool,
 }
 
 /// A cluster in virtual time.
 pub struct Network {
     seed: u64,
-    conditions: Conditions,
-    prng: Prng,
+    pub(super) conditions: Conditions,
+    pub(super) prng: Prng,
     now_ns: u64,
     sequence: u64,
     events: BTreeMap<(u64, u64), Event>,
-    nodes: BTreeMap<MemberId, Node>,
-    founders: Vec<MemberId>,
+    pub(super) nodes: BTreeMap<MemberId, Node>,
+    pub(super) founders: Vec<MemberId>,
     cut: BTreeSet<(MemberId, MemberId)>,
-    hashes: BTreeMap<u64, u64>,
+    connections: Connections,
+    pub(super) hashes: BTreeMap<u64, u64>,
     lease_overlap_forgiven: bool,
     lease_overlaps: u64,
 }
@@ -125,6 +84,7 @@ impl Network {
             nodes: BTreeMap::new(),
             founders: (1..=members).map(MemberId).collect(),
             cut: BTreeSet::new(),
+            connections: Connections::default(),
             hashes: BTreeMap::new(),
             lease_overlap_forgiven: false,
             lease_overlaps: 0,
@@ -139,81 +99,6 @@ impl Network {
             network.run_for_us(until_next_us);
         }
         network
-    }
-
-    fn add_machine(&mut self, id: MemberId, joins: bool) {
-        let drift = self.conditions.drift_ppm;
-        let node = Node {
-            running: None,
-            disk: Disk::default(),
-            boot: 0,
-            offset_ns: self.prng.between(0, 1 << 40),
-            rate: self.prng.between(1_000_000 - drift, 1_000_000 + drift),
-            stalled_until: 0,
-            joins,
-            removed: false,
-        };
-        self.nodes.insert(id, node);
-    }
-
-    /// Switches on a machine with an empty disk that is to join.
-    pub fn join(&mut self, id: MemberId) {
-        assert!(!self.nodes.contains_key(&id), "member {id} is there already");
-        self.add_machine(id, true);
-        self.start(id);
-    }
-
-    /// A member whose disk is empty comes back under its old id, as if it were to join.
-    pub fn wipe(&mut self, id: MemberId) {
-        let node = self.node_mut(id);
-        assert!(node.running.is_none(), "member {id} runs");
-        (node.disk, node.joins) = (Disk::default(), true);
-    }
-
-    /// Whether a member noticed that it is none any more.
-    #[must_use]
-    pub fn is_removed(&self, id: MemberId) -> bool {
-        self.node(id).removed
-    }
-
-    /// The operator's override at a member that does not run.
-    pub fn force_quorum(&mut self, id: MemberId) {
-        let config = self.config_of(id);
-        let node = self.node_mut(id);
-        assert!(node.running.is_none(), "member {id} runs");
-        let key = || WalKey::new(&WAL_KEY);
-        let recovery = recover(&key(), &node.disk.files()).expect("a sound log");
-        let checkpoint = force_quorum(&config, &recovery.recovered).expect("a readable log");
-        let (mut writer, ops) = WalWriter::start(key(), [7; 32], &recovery).expect("a segment");
-        ops.into_iter().for_each(|op| node.disk.carry_out(op));
-        let batch = crate::WriteBatch {
-            number: 1,
-            must_sync: true,
-            checkpoint: Some(checkpoint),
-            entries: Vec::new(),
-            hard_state: None,
-        };
-        let ops = writer.write(&batch).expect("a batch that fits");
-        ops.into_iter().for_each(|op| node.disk.carry_out(op));
-        // What the others agreed upon and what this one goes on with are two histories.
-        self.hashes.clear();
-    }
-
-    fn config_of(&self, id: MemberId) -> Config {
-        let mut members = self.founders.clone();
-        let joins = self.node(id).joins;
-        if joins && !members.contains(&id) {
-            members.push(id);
-        }
-        let boot = Incarnation(self.node(id).boot);
-        let mut config = Config::new(id, members, self.conditions.timing, boot);
-        config.compaction = self.conditions.compaction;
-        config.witnesses = self.conditions.witnesses.clone();
-        config.release = "test".to_owned();
-        config.join = joins;
-        config.addresses =
-            config.members.iter().map(|id| (*id, format!("10.99.0.{id}:7000"))).collect();
-        config
     }
 
     /// The ids of all members.
@@ -234,11 +119,11 @@ impl Network {
         self.local(id, self.now_ns)
     }
 
-    fn node(&self, id: MemberId) -> &Node {
+    pub(super) fn node(&self, id: MemberId) -> &Node {
         self.nodes.get(&id).expect("a member of this network")
     }
 
-    fn node_mut(&mut self, id: MemberId) -> &mut Node {
+    pub(super) fn node_mut(&mut self, id: MemberId) -> &mut Node {
         self.nodes.get_mut(&id).expect("a member of this network")
     }
 
@@ -256,47 +141,6 @@ impl Network {
             at += 1;
         }
         at
-    }
-
-    /// Starts a member with what is on its disk.
-    pub fn start(&mut self, id: MemberId) {
-        let now = self.local_now(id);
-        self.start_at(id, now);
-    }
-
-    /// Starts a member that believes it started at `local`: earlier than now, its boot quarantine
-    /// is over already.
-    pub fn start_at(&mut self, id: MemberId, local: Nanos) {
-        let mut seed = [0; 32];
-        seed.iter_mut().for_each(|octet| *octet = self.prng.next_u64() as u8);
-        self.node_mut(id).boot += 1;
-        let config = self.config_of(id);
-        let node = self.node_mut(id);
-        assert!(node.running.is_none(), "member {id} runs already");
-        let recovery = recover(&WalKey::new(&WAL_KEY), &node.disk.files()).expect("a sound log");
-        let (writer, ops) =
-            WalWriter::start(WalKey::new(&WAL_KEY), seed, &recovery).expect("a new segment");
-        ops.into_iter().for_each(|op| node.disk.carry_out(op));
-        let replica = Replica::new(config, recovery.recovered, local).expect("a replica");
-        node.running = Some(Running {
-            replica,
-            writer,
-            disk_free_at: 0,
-            applied: Vec::new(),
-            effects: Vec::new(),
-            replaced: 0,
-            persist: true,
-        });
-        self.drain(id);
-    }
-
-    /// Ends a member between two instructions; unsynced writes are lost or torn.
-    pub fn crash(&mut self, id: MemberId) {
-        let mut prng = self.prng.clone();
-        let node = self.node_mut(id);
-        node.running = None;
-        node.disk.crash(&mut prng);
-        self.prng = prng;
     }
 
     /// Nothing passes between a member and the others, in either direction.
@@ -339,6 +183,11 @@ impl Network {
     /// Drops the snapshots sent and not received yet.
     pub fn lose_snapshots_on_the_way(&mut self) {
         self.events.retain(|_, event| !is_snapshot(event));
+    }
+
+    /// A connection from one member to another delivers nothing for a while, and then everything.
+    pub fn hold_up(&mut self, from: MemberId, to: MemberId, lane: Lane, held_up_us: u64) {
+        self.connections.hold_up((from, to, lane), self.now_ns + held_up_us * 1_000);
     }
 
     /// Changes the conditions for what comes.
@@ -538,7 +387,7 @@ impl Network {
         }
     }
 
-    fn drain(&mut self, id: MemberId) {
+    pub(super) fn drain(&mut self, id: MemberId) {
         while let Some(output) =
             self.node_mut(id).running.as_mut().and_then(|running| running.replica.poll_output())
         {
@@ -590,9 +439,26 @@ impl Network {
         if lost || nobody || self.cut.contains(&(from, to)) {
             return self.lose(from, to, lane);
         }
+        let twice = self.conditions.connections.is_some_and(|it| it.heartbeats_twice);
+        if twice && lane == Lane::Heartbeat {
+            self.carry(
+                (from, to, Lane::Append),
+                Event::Deliver { to, from, lane, bytes: bytes.clone() },
+            );
+        }
+        self.carry((from, to, lane), Event::Deliver { to, from, lane, bytes });
+    }
+
+    /// Has a message arrive through a connection.
+    fn carry(&mut self, connection: Connection, message: Event) {
         let (low, high) = self.conditions.delay_us;
-        let delay_ns = self.prng.between(low * 1_000, high * 1_000);
-        self.at(self.now_ns + delay_ns, Event::Deliver { to, from, lane, bytes });
+        let mut at = self.now_ns + self.prng.between(low * 1_000, high * 1_000);
+        if let Some(conditions) = self.conditions.connections {
+            let lost = self.prng.chance(conditions.held_up_per_mille);
+            let held_up_ns = if lost { conditions.held_up_us * 1_000 } else { 0 };
+            at = self.connections.arrival(connection, (self.now_ns, at), held_up_ns);
+        }
+        self.at(at, message);
     }
 
     fn lose(&mut self, from: MemberId, to: MemberId, lane: Lane) {

@@ -1,6 +1,7 @@
 //! Whole clusters in virtual time, and the log on a disk that forgets.
 
 mod candidacy;
+mod connections;
 mod failover;
 mod keys;
 mod leases;
