@@ -31,6 +31,8 @@ pub(crate) struct Carrying {
     failed: VecDeque<(RecordName, String)>,
     /// The batch in the log.
     batch: Option<ProposalId>,
+    /// When the next entries may follow.
+    next: Nanos,
     /// Records that entries of ours change which are in the log and not applied.
     touched: BTreeMap<RecordName, u64>,
     touched_by: VecDeque<(u64, Vec<RecordName>)>,
@@ -72,8 +74,9 @@ impl Carrying {
     /// When something is to be proposed; `retry` is when proposals may be tried.
     pub(crate) fn due(&self, retry: Nanos) -> Option<Nanos> {
         let waiting = !self.failed.is_empty() || !self.established.is_empty();
-        let batch = (waiting && self.batch.is_none()).then_some(retry);
-        let expiry = self.expiry.first().map(|(at, _)| (*at).max(retry));
+        let may = retry.max(self.next);
+        let batch = (waiting && self.batch.is_none()).then_some(may);
+        let expiry = self.expiry.first().map(|(at, _)| (*at).max(may));
         batch.into_iter().chain(expiry).min()
     }
 
@@ -179,32 +182,51 @@ impl Carrying {
 }
 
 impl Member {
-    /// Proposes the next records to put under this ownership, one batch at a time: what waits in
-    /// the log behind it is a grant or an exchange, and those must not wait long.
+    /// Proposes the next records to put under this ownership, one batch at a time and with a pause
+    /// between two: what waits in the log behind it is a grant or an exchange, and those must not wait
+    /// long, nor must whoever applies it be held up by nothing else.
     pub(crate) fn carry_records_on(&mut self, now: Nanos, owner: Owner) {
         self.note_store_current(now, owner);
-        self.give_up_held(now, owner);
-        if self.carrying.batch.is_some() || now < self.propose_retry {
+        if now < self.carrying.next {
             return;
         }
-        while let Some((record, reason)) = self.carrying.failed.pop_front() {
-            let hold = Hold::new(HoldKind::Failed, &reason, limits::HOLD_FAILED_MS);
-            if !self.propose_hold(now, owner, record, Some(hold)) {
-                self.carrying.failed.push_front((record, reason));
-                return;
-            }
+        let mut left = limits::HOLDS_PER_ROUND;
+        self.give_up_held(now, owner, &mut left);
+        if self.carrying.batch.is_none() && now >= self.propose_retry {
+            self.hold_failed(now, owner, &mut left);
+        }
+        if left < limits::HOLDS_PER_ROUND {
+            self.carrying.next = now.plus_ms(limits::CARRY_PAUSE_MS);
+        }
+        if self.carrying.batch.is_some() || now < self.propose_retry {
+            return;
         }
         for (from, records) in self.carrying.next_batch(owner, self.replica.state()) {
             let command = carry_on(owner, from, &records);
             match self.replica.propose(now, &command) {
                 Ok(id) => {
                     self.carrying.batch = Some(id);
+                    self.carrying.next = now.plus_ms(limits::CARRY_PAUSE_MS);
                     self.carrying.proposed(id, records);
                 }
                 Err(_) => {
                     self.carrying.established.extend(records);
                     self.postpone(now);
                 }
+            }
+        }
+    }
+
+    /// Says which records could not be carried on.
+    fn hold_failed(&mut self, now: Nanos, owner: Owner, left: &mut usize) {
+        while *left > 0
+            && let Some((record, reason)) = self.carrying.failed.pop_front()
+        {
+            *left -= 1;
+            let hold = Hold::new(HoldKind::Failed, &reason, limits::HOLD_FAILED_MS);
+            if !self.propose_hold(now, owner, record, Some(hold)) {
+                self.carrying.failed.push_front((record, reason));
+                return;
             }
         }
     }
@@ -231,8 +253,9 @@ impl Member {
     }
 
     /// Records whose time is over: what was pending has failed, what had failed is deleted.
-    fn give_up_held(&mut self, now: Nanos, owner: Owner) {
+    fn give_up_held(&mut self, now: Nanos, owner: Owner, left: &mut usize) {
         while now >= self.propose_retry
+            && *left > 0
             && let Some(record) = self.carrying.next_expired(now)
         {
             let state = self.replica.state();
@@ -240,6 +263,7 @@ impl Member {
             else {
                 continue;
             };
+            *left -= 1;
             let taken = match hold.kind {
                 HoldKind::Pending => {
                     let failed = Hold::new(HoldKind::Failed, &hold.reason, limits::HOLD_FAILED_MS);
@@ -301,12 +325,15 @@ fn carry_on(owner: Owner, from: Owner, records: &[RecordName]) -> Command {
 
 /// The records a list of changes touches.
 pub(crate) fn records_of(changes: &[StateChange]) -> Vec<RecordName> {
-    let name = |change: &StateChange| match change {
+    changes.iter().take(CHANGES_MAX).map(record_of).collect()
+}
+
+fn record_of(change: &StateChange) -> RecordName {
+    match change {
         StateChange::PutIkeSa { spi, .. } | StateChange::DeleteIkeSa { spi, .. } => {
             RecordName::Ike(*spi)
         }
         StateChange::PutChildSa { parameters, .. } => RecordName::Child(parameters.inbound_spi),
         StateChange::DeleteChildSa { inbound_spi, .. } => RecordName::Child(*inbound_spi),
-    };
-    changes.iter().take(CHANGES_MAX).map(name).collect()
+    }
 }

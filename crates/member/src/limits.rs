@@ -148,10 +148,17 @@ pub const LOAD_IKE_SAS_PER_ROUND: usize = 128;
 /// IKE SAs wiped in one call after an ownership ended: a millisecond.
 pub const WIPE_IKE_SAS_PER_ROUND: usize = 256;
 
-/// Records carried on by one entry after a takeover: some kilobytes, so that a grant behind it is
-/// not late. One entry is in the log at a time, so a commit of a millisecond carries on a million
-/// records per second at most, and a slow one slows this down before anything else.
+/// Records carried on by one entry after a takeover: some kilobytes, and a millisecond or two of every
+/// member that applies it, so that a grant behind it is not late. One entry is in the log at a time, so a
+/// slow disk slows this down before anything else.
 pub const CARRIED_PER_BATCH: usize = 1_024;
+
+/// Time from one of these entries to the next, at least: exchanges, grants and heartbeats have most of every
+/// member's time meanwhile. A hundred thousand SAs with as many IKE SAs are carried on in a second.
+pub const CARRY_PAUSE_MS: u64 = 5;
+
+/// Records that are put on hold, or deleted after their time, in one go: each is an entry of its own.
+pub const HOLDS_PER_ROUND: usize = 64;
 
 /// How long the record of an SA is kept that could not be carried on nor re-established: long enough
 /// for an operator to see it, not longer than the Child SAs of a lost IKE SA may reasonably go on

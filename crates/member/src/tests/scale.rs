@@ -508,3 +508,79 @@ fn ike_sas_that_cannot_be_read_are_held_with_their_reason_and_deleted_in_the_end
     let state = member.state();
     assert_eq!((state.held().count(), state.records()), (0, 0), "nor kept for ever");
 }
+
+/// What a member of one proposed, and when; grants are taken off `asked`.
+struct Proposed {
+    /// Moments of the entries that carry records on, and how many each names.
+    carried: Vec<(Nanos, usize)>,
+    /// Entries that carry records on since the last question for a grant.
+    since: usize,
+}
+
+impl Proposed {
+    fn note(&mut self, now: Nanos, batch: &WriteBatch) {
+        for entry in &batch.entries {
+            if let Ok(Command::CarryOn { ike_sas, children, .. }) = Command::decode(&entry.data) {
+                self.carried.push((now, ike_sas.len() + children.len()));
+                self.since += 1;
+            }
+        }
+    }
+}
+
+/// While a hundred thousand records are carried on, what else is to be committed goes between: at most one
+/// entry of theirs is before it, and they take one moment of five milliseconds.
+#[test]
+fn records_are_carried_on_with_pauses_in_which_grants_are_committed() {
+    const MANY: u32 = 100_000;
+    const COMMIT_MS: u64 = 1;
+    let mut now = Nanos::from_secs(1);
+    let mut member = Member::new(config(), disk(1, MANY), [3; 32], now).unwrap();
+    let mut proposed = Proposed { carried: Vec::new(), since: 0 };
+    let mut stored: VecDeque<(Nanos, u64)> = VecDeque::new();
+    let (mut asked, mut waits_ms): (Option<(Spi, Nanos)>, Vec<u64>) = (None, Vec::new());
+    let end = now.plus_ms(3_000);
+    while now < end {
+        while let Some(output) = member.poll_output() {
+            match output {
+                Output::Persist(batch) => {
+                    proposed.note(now, &batch);
+                    stored.push_back((now.plus_ms(COMMIT_MS), batch.number));
+                }
+                Output::Worker { command: WorkerCommand::Grant { id, .. }, .. } => {
+                    let (spi, at) = asked.take().expect("asked for");
+                    assert_eq!(spi, id);
+                    assert!(proposed.since <= 1, "{} batches before it", proposed.since);
+                    waits_ms.push(now.ms_since(at));
+                }
+                _ => {}
+            }
+        }
+        let carries = member.state().inherited() > 0 && member.loading.is_done();
+        if carries && asked.is_none() && !proposed.carried.is_empty() {
+            let id = Spi::new(1_000 + waits_ms.len() as u32).unwrap();
+            let event = WorkerEvent::RangeLow { id, remaining: 0, rate_pps: 100 };
+            (asked, proposed.since) = (Some((id, now)), 0);
+            member.handle(now, Input::Worker { worker: id.worker(1), event });
+            continue;
+        }
+        match stored.pop_front_if(|(at, _)| *at <= now) {
+            Some((_, number)) => member.handle(now, Input::Persisted(number)),
+            None => {
+                let due = member.next_deadline().unwrap();
+                let written = stored.front().map_or(end, |(at, _)| *at);
+                now = due.min(written).clamp(now, end);
+                member.handle_timeout(now);
+            }
+        }
+    }
+    assert_eq!(member.state().inherited(), 0, "all of them in {end:?}");
+    let carried: usize = proposed.carried.iter().map(|(_, records)| records).sum();
+    assert_eq!(carried, MANY as usize, "each once; the IKE SA is held");
+    for pair in proposed.carried.windows(2) {
+        assert!(pair[1].0 >= pair[0].0.plus_ms(limits::CARRY_PAUSE_MS));
+    }
+    assert!(proposed.carried.iter().all(|(_, records)| *records <= limits::CARRIED_PER_BATCH));
+    let most_ms = limits::GRANT_BATCH_MS + 2 * COMMIT_MS;
+    assert!(waits_ms.len() > 50 && waits_ms.iter().all(|ms| *ms <= most_ms), "{waits_ms:?}");
+}
