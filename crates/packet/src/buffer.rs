@@ -67,6 +67,20 @@ impl HeapBuf {
         Self { storage, start: headroom, end: headroom + frame.len() }
     }
 
+    /// Makes it hold `frame` with [`HEADROOM`] in front, as if it were new, in the memory it has. Allocates
+    /// only when that is too small for the frame with [`TAILROOM`] behind it.
+    pub fn refill(&mut self, frame: &[u8]) {
+        let end = HEADROOM.saturating_add(frame.len());
+        let needed = end.saturating_add(TAILROOM);
+        if self.storage.len() < needed {
+            self.storage.resize(needed, 0);
+        }
+        if let Some(room) = self.storage.get_mut(HEADROOM..end) {
+            room.copy_from_slice(frame);
+        }
+        (self.start, self.end) = (HEADROOM, end);
+    }
+
     /// Gives the packet's bytes away without the room around them.
     pub fn into_vec(mut self) -> Vec<u8> {
         self.storage.truncate(self.end);
@@ -134,6 +148,21 @@ mod tests {
         buf.prepend(2).unwrap();
         buf.append(1).unwrap();
         assert_eq!((buf.bytes().len(), buf.headroom(), buf.tailroom()), (6, 0, 0));
+    }
+
+    #[test]
+    fn a_refilled_buffer_is_like_a_new_one_in_the_same_memory() {
+        let mut buf = HeapBuf::with_room(&[1; 100], HEADROOM, TAILROOM);
+        let memory = buf.storage.as_ptr();
+        buf.prepend(28).unwrap();
+        buf.trim_back(50);
+        for frame in [&[2; 60][..], &[3; 100]] {
+            buf.refill(frame);
+            assert_eq!((buf.bytes(), buf.headroom()), (frame, HEADROOM));
+            assert!(buf.tailroom() >= TAILROOM && buf.storage.as_ptr() == memory);
+        }
+        buf.refill(&[4; 2000]);
+        assert_eq!((buf.bytes(), buf.tailroom()), (&[4; 2000][..], TAILROOM));
     }
 
     #[test]
