@@ -8,17 +8,14 @@
 
 use allocation_counter::measure;
 use holdfast_crypto::{AeadAlgorithm, Portable};
-use holdfast_datapath::{
-    Counters, Handoff, LeaseCell, SaRef, TablesPublisher, Worker, WorkerLimits, WorkerParts, ring,
-};
+use holdfast_datapath::{SaRef, Worker, WorkerLimits, WorkerParts};
 use holdfast_ipsec::{
     ChildSaParameters, Encapsulation, InboundSa, OutboundSa, SaKey, Selectors, SequenceRange, Spd,
     Spi, TrafficSelector,
 };
-use holdfast_packet::{MacAddr, MemoryPort, Nanos};
+use holdfast_packet::{MacAddr, MemoryPort};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 /// How many of each are made, so that what they share counts for little.
 const MANY: u32 = 65_536;
@@ -115,19 +112,8 @@ fn kept<T>(make: impl FnOnce() -> T) -> f64 {
 
 fn worker(limits: WorkerLimits) -> Worker<MemoryPort> {
     let port = || MemoryPort::new(MacAddr([2, 0, 0, 0, 0, 1]), 1500);
-    Worker::new(WorkerParts {
-        outside: port(),
-        inside: port(),
-        commands: ring(1).1,
-        events: ring(1).0,
-        lease: LeaseCell::new(),
-        clock: || Nanos::ZERO,
-        tables: TablesPublisher::new().reader(),
-        counters: Arc::new(Counters::new()),
-        handoff: Handoff::mesh(1).remove(0),
-        aead: Box::new(Portable),
-        limits,
-    })
+    let (parts, _controls) = WorkerParts::alone(port(), port(), Box::new(Portable), limits);
+    Worker::new(parts)
 }
 
 fn range() -> SequenceRange {

@@ -40,6 +40,7 @@
 //!   the epoch ([`Marker`]), never in clear.
 #![forbid(unsafe_code)]
 
+mod alone;
 mod classify;
 mod command;
 mod counters;
@@ -70,6 +71,7 @@ mod spi_table;
 mod tables;
 mod worker;
 
+pub use alone::Controls;
 pub use command::{LIST_LIMIT, Retired, SaInfo, StoppedSa, WorkerCommand, WorkerEvent};
 pub use counters::{COUNTERS_LEN, Counters, CountersView, Metric};
 pub use events::PUNTS_PER_POLL;

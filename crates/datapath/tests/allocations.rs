@@ -7,9 +7,8 @@ use allocation_counter::measure;
 use crossbeam::queue::ArrayQueue;
 use holdfast_crypto::{AeadAlgorithm, Engine};
 use holdfast_datapath::{
-    ConnectionCount, Counters, Handoff, LeaseCell, Metric, Prefix, RingReceiver, RingSender, SaRef,
-    Tables, TablesPublisher, TargetEntry, TargetTable, Way, Worker, WorkerCommand, WorkerEvent,
-    WorkerLimits, WorkerParts, ring,
+    ConnectionCount, Controls, Metric, Prefix, SaRef, Tables, TargetEntry, TargetTable, Way,
+    Worker, WorkerCommand, WorkerLimits, WorkerParts,
 };
 use holdfast_ipsec::{
     ChildSaParameters, DropReason, Encapsulation, InboundSa, OutboundSa, SaKey, Selectors,
@@ -26,6 +25,9 @@ use std::sync::Arc;
 const POLLS: u64 = 1_000_000;
 /// Numbers granted and horizons raised at a time.
 const STEP: u64 = 1_000;
+
+/// Bytes of the longest frame a buffer holds without growing.
+const ROOM: usize = 1600;
 
 const COMMON: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 100);
 const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
@@ -60,12 +62,10 @@ fn a_million_polls_allocate_and_free_nothing() {
     assert!(bench.heard >= POLLS / STEP, "it did tell the controller: {}", bench.heard);
 }
 
-/// A worker, one pair of SAs, and the other end of each of its rings.
+/// A worker, one pair of SAs, and the controller's ends.
 struct Bench {
     worker: Worker<PoolPort>,
-    commands: RingSender<WorkerCommand>,
-    events: RingReceiver<WorkerEvent>,
-    _publisher: TablesPublisher,
+    controls: Controls,
     peer: OutboundSa,
     /// From a target: to the client, and to where no policy leads.
     replies: [Vec<u8>; 2],
@@ -75,34 +75,18 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let parameters = parameters();
-        let (commands, orders) = ring(16);
-        let (news, events) = ring(64);
-        let mut publisher = TablesPublisher::new();
-        let lease = LeaseCell::new();
-        lease.set(Nanos::MAX);
-        let worker = Worker::new(WorkerParts {
-            outside: PoolPort::new(OUTSIDE_MAC),
-            inside: PoolPort::new(INSIDE_MAC),
-            commands: orders,
-            events: news,
-            lease,
-            clock: || Nanos::ZERO,
-            tables: publisher.reader(),
-            counters: Arc::new(Counters::new()),
-            handoff: Handoff::mesh(1).remove(0),
-            aead: Box::new(Engine),
-            limits: WorkerLimits { sas: 64, flows: 1 << 18 },
-        });
-        publisher.publish(Arc::new(tables(&parameters)));
+        let (outside, inside) = (PoolPort::new(OUTSIDE_MAC), PoolPort::new(INSIDE_MAC));
+        let limits = WorkerLimits { sas: 64, flows: 1 << 18 };
+        let (parts, mut controls) = WorkerParts::alone(outside, inside, Box::new(Engine), limits);
+        controls.lease.set(Nanos::MAX);
+        controls.publisher.publish(Arc::new(tables(&parameters)));
         let reply = |to| {
             let packet = frame::udp_packet(COMMON, 80, to, 4000, b"it is me");
             frame::ethernet_frame(INSIDE_MAC, OTHER_MAC, &packet)
         };
         let mut bench = Self {
-            worker,
-            commands,
-            events,
-            _publisher: publisher,
+            worker: Worker::new(parts),
+            controls,
             peer: OutboundSa::new(&parameters, SequenceRange::new(1, u64::from(u32::MAX))),
             replies: [reply(CLIENT), reply(STRANGER)],
             heard: 0,
@@ -116,7 +100,7 @@ impl Bench {
     }
 
     fn order(&mut self, command: WorkerCommand) {
-        self.commands.push(command).expect("the ring has room");
+        self.controls.commands.push(command).expect("the ring has room");
     }
 
     /// What poll `n` finds: a packet of a new or known flow, twice, and two from a target.
@@ -142,7 +126,7 @@ impl Bench {
     }
 
     fn listen(&mut self) {
-        while self.events.pop().is_some() {
+        while self.controls.events.pop().is_some() {
             self.heard += 1;
         }
     }
@@ -201,23 +185,26 @@ fn tables(parameters: &ChildSaParameters) -> Tables {
 /// A port with buffers of its own, as a NIC has a pool: what is sent or dropped goes back there.
 struct PoolPort {
     mac: MacAddr,
-    pool: Arc<ArrayQueue<Box<Room>>>,
+    pool: Arc<ArrayQueue<HeapBuf>>,
     received: ArrayVec<PoolBuf, BURST>,
 }
-
-type Room = [u8; 2048];
 
 impl PoolPort {
     fn new(mac: MacAddr) -> Self {
         let pool = ArrayQueue::new(BURST);
-        while pool.push(Box::new([0; 2048])).is_ok() {}
+        while pool.push(HeapBuf::zeroed(ROOM)).is_ok() {}
         Self { mac, pool: Arc::new(pool), received: ArrayVec::new() }
     }
 
     fn deliver(&mut self, frame: &[u8]) {
-        let mut buf = self.alloc(frame.len()).expect("no buffer is lost");
-        buf.bytes_mut().copy_from_slice(frame);
+        let buf = self.take(frame).expect("no buffer is lost");
         self.received.push(buf);
+    }
+
+    fn take(&self, frame: &[u8]) -> Option<PoolBuf> {
+        let mut buf = self.pool.pop()?;
+        buf.refill(frame);
+        Some(PoolBuf { buf: Some(buf), pool: Arc::clone(&self.pool) })
     }
 }
 
@@ -237,8 +224,7 @@ impl Port for PoolPort {
     }
 
     fn alloc(&mut self, len: usize) -> Option<PoolBuf> {
-        let pool = Arc::clone(&self.pool);
-        pool.pop().map(|room| PoolBuf { room: Some(room), start: 128, end: 128 + len, pool })
+        self.take([0; ROOM].get(..len)?)
     }
 
     fn mac(&self) -> MacAddr {
@@ -250,56 +236,60 @@ impl Port for PoolPort {
     }
 }
 
+/// A buffer that goes back to its pool when it is dropped.
 struct PoolBuf {
-    room: Option<Box<Room>>,
-    start: usize,
-    end: usize,
-    pool: Arc<ArrayQueue<Box<Room>>>,
+    buf: Option<HeapBuf>,
+    pool: Arc<ArrayQueue<HeapBuf>>,
 }
 
 impl Drop for PoolBuf {
     fn drop(&mut self) {
-        if let Some(room) = self.room.take() {
-            self.pool.push(room).expect("it came from there");
+        if let Some(buf) = self.buf.take() {
+            self.pool.push(buf).expect("it came from there");
         }
+    }
+}
+
+impl PoolBuf {
+    fn held(&self) -> &HeapBuf {
+        self.buf.as_ref().expect("held until it is dropped")
+    }
+
+    fn held_mut(&mut self) -> &mut HeapBuf {
+        self.buf.as_mut().expect("held until it is dropped")
     }
 }
 
 impl PacketBuf for PoolBuf {
     fn bytes(&self) -> &[u8] {
-        self.room.as_ref().map_or(&[], |room| &room[self.start..self.end])
+        self.held().bytes()
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        self.room.as_mut().map_or(&mut [], |room| &mut room[self.start..self.end])
+        self.held_mut().bytes_mut()
     }
 
     fn headroom(&self) -> usize {
-        self.start
+        self.held().headroom()
     }
 
     fn tailroom(&self) -> usize {
-        2048 - self.end
+        self.held().tailroom()
     }
 
     fn prepend(&mut self, n: usize) -> Result<(), NoRoom> {
-        self.start = self.start.checked_sub(n).ok_or(NoRoom)?;
-        Ok(())
+        self.held_mut().prepend(n)
     }
 
     fn append(&mut self, n: usize) -> Result<(), NoRoom> {
-        if n > self.tailroom() {
-            return Err(NoRoom);
-        }
-        self.end += n;
-        Ok(())
+        self.held_mut().append(n)
     }
 
     fn trim_front(&mut self, n: usize) {
-        self.start += n.min(self.end - self.start);
+        self.held_mut().trim_front(n);
     }
 
     fn trim_back(&mut self, n: usize) {
-        self.end -= n.min(self.end - self.start);
+        self.held_mut().trim_back(n);
     }
 }
