@@ -1,20 +1,12 @@
 //! One worker between two ports, and rounds of packets through it.
 
-use crate::clock::Tsc;
-use crate::frames::{COMMON, Frames, INSIDE_MAC, Load, OTHER_MAC, OUTSIDE_MAC, SERVICE};
 use crate::port::{LoopPort, PooledBuf};
+use crate::support::clock::Tsc;
+use crate::support::frames::{Frames, INSIDE_MAC, Load, OUTSIDE_MAC};
+use crate::support::setup::{self, Direction};
 use holdfast_crypto::{AeadBurst, OpenJob, SealJob};
-use holdfast_datapath::{
-    ConnectionCount, Counters, Handoff, LeaseCell, Metric, Prefix, RingReceiver, RingSender, SaRef,
-    Tables, TablesPublisher, TargetEntry, TargetTable, Way, Worker, WorkerCommand, WorkerEvent,
-    WorkerLimits, WorkerParts, ring,
-};
-use holdfast_ipsec::{InboundSa, OutboundSa, SequenceRange};
-use holdfast_maglev::{DEFAULT_SIZE, Table};
+use holdfast_datapath::{Controls, Worker};
 use holdfast_packet::{BURST, Nanos, Side};
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Packets of one timed round: as many as a vector of the comparison, so that their buffers stay in
@@ -24,24 +16,6 @@ pub(crate) const PACKETS_PER_ROUND: usize = 256;
 pub(crate) const ROUNDS_PER_RUN: usize = 60;
 /// Time that passes in a poll: twelve million packets a second.
 const POLL_US: u64 = 5;
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
-const TARGETS: u64 = 3;
-
-/// Which way packets go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Encrypt,
-    Decrypt,
-}
-
-impl Direction {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Encrypt => "encrypt",
-            Self::Decrypt => "decrypt",
-        }
-    }
-}
 
 /// No cryptography at all: what is left is the graph's own.
 pub(crate) struct NoAead;
@@ -63,9 +37,7 @@ impl AeadBurst for NoAead {
 /// A worker with its SAs, and the frames it will be given.
 pub(crate) struct Bench {
     worker: Worker<LoopPort>,
-    commands: RingSender<WorkerCommand>,
-    events: RingReceiver<WorkerEvent>,
-    _publisher: TablesPublisher,
+    controls: Controls,
     now: Nanos,
     direction: Direction,
     frames: Frames,
@@ -91,7 +63,17 @@ impl Bench {
                 aead.name() != "none",
             ),
         };
-        let mut bench = Self::assemble(direction, load, aead, frames);
+        let (outside, inside) = (LoopPort::new(OUTSIDE_MAC), LoopPort::new(INSIDE_MAC));
+        let (parts, controls) = setup::parts(outside, inside, load, aead);
+        let mut bench = Self {
+            worker: Worker::new(parts),
+            controls,
+            now: Nanos::from_secs(1),
+            direction,
+            frames,
+            next: 0,
+            pool: Vec::new(),
+        };
         bench.install(load);
         for _ in 0..warm_up.div_ceil(PACKETS_PER_ROUND) {
             bench.round();
@@ -99,64 +81,10 @@ impl Bench {
         bench
     }
 
-    fn assemble(
-        direction: Direction,
-        load: &Load,
-        aead: Box<dyn AeadBurst>,
-        frames: Frames,
-    ) -> Self {
-        let (commands, orders) = ring(4096);
-        let (news, events) = ring(4096);
-        let mut publisher = TablesPublisher::new();
-        let lease = LeaseCell::new();
-        lease.set(Nanos::from_secs(1_000_000));
-        let worker = Worker::new(WorkerParts {
-            outside: LoopPort::new(OUTSIDE_MAC),
-            inside: LoopPort::new(INSIDE_MAC),
-            commands: orders,
-            events: news,
-            lease,
-            clock: || Nanos::ZERO,
-            tables: publisher.reader(),
-            counters: Arc::new(Counters::new()),
-            handoff: Handoff::mesh(1).remove(0),
-            aead,
-            limits: WorkerLimits { sas: load.sas.max(64) as usize, flows: 2 * load.flows as usize },
-        });
-        publisher.publish(Arc::new(tables(load)));
-        let now = Nanos::from_secs(1);
-        let pool = Vec::new();
-        Self {
-            worker,
-            commands,
-            events,
-            _publisher: publisher,
-            now,
-            direction,
-            frames,
-            next: 0,
-            pool,
-        }
-    }
-
     fn install(&mut self, load: &Load) {
         for sa in 0..load.sas {
-            let parameters = load.parameters(sa);
-            let command = match self.direction {
-                Direction::Encrypt => WorkerCommand::InstallOutbound {
-                    id: parameters.inbound_spi,
-                    sa: Box::new(OutboundSa::new(
-                        &parameters,
-                        SequenceRange::new(1, u64::from(u32::MAX)),
-                    )),
-                },
-                Direction::Decrypt => WorkerCommand::InstallInbound(Box::new(InboundSa::new(
-                    &parameters,
-                    0,
-                    u64::from(u32::MAX),
-                ))),
-            };
-            self.commands.push(command).expect("the ring has room");
+            let command = self.direction.installation(load, sa);
+            self.controls.commands.push(command).expect("the ring has room");
             while self.worker.has_work() {
                 self.worker.poll(self.now);
             }
@@ -174,9 +102,10 @@ impl Bench {
 
     /// Fills the buffers, and times only what the worker does with them.
     fn round(&mut self) -> std::time::Duration {
-        let (from, to, metric) = match self.direction {
-            Direction::Encrypt => (Side::Inside, Side::Outside, Metric::Sealed),
-            Direction::Decrypt => (Side::Outside, Side::Inside, Metric::Opened),
+        let (from, metric) = (self.direction.from(), self.direction.metric());
+        let to = match from {
+            Side::Inside => Side::Outside,
+            Side::Outside => Side::Inside,
         };
         for _ in 0..PACKETS_PER_ROUND {
             let frame = self.frames.get(self.next);
@@ -199,41 +128,7 @@ impl Bench {
             "lost: {:?}",
             self.worker.counters()
         );
-        while self.events.pop().is_some() {}
+        while self.controls.events.pop().is_some() {}
         elapsed
     }
-}
-
-fn tables(load: &Load) -> Tables {
-    let target = |id: u64| TargetEntry {
-        address: Ipv4Addr::new(203, 0, 113, id as u8),
-        mac: Some(OTHER_MAC),
-        draining: false,
-        way: Way::Clear,
-        connections: ConnectionCount::default(),
-    };
-    let weights: Vec<(u64, u32)> = (1..=TARGETS).map(|id| (id, 1)).collect();
-    let mut tables = Tables {
-        generation: 1,
-        common: COMMON,
-        inside: Ipv4Addr::new(203, 0, 113, 100),
-        service: SERVICE,
-        outside_mac: OUTSIDE_MAC,
-        inside_mac: INSIDE_MAC,
-        outside_prefix: Prefix { address: COMMON, length: 24 },
-        gateway: Some(GATEWAY),
-        targets: TargetTable {
-            table: Arc::new(Table::new(&weights, DEFAULT_SIZE, 1)),
-            by_id: (1..=TARGETS).map(|id| (id, target(id))).collect(),
-        },
-        neighbours: BTreeMap::from([(GATEWAY, OTHER_MAC)]),
-        flow_seed: 42,
-        ..Tables::empty()
-    };
-    for sa in 0..load.sas {
-        let parameters = load.parameters(sa);
-        let reference = SaRef { worker: 0, spi: parameters.inbound_spi };
-        tables.spd.insert(parameters.selectors, reference);
-    }
-    tables
 }

@@ -1,5 +1,5 @@
 //! The whole worker graph over in-memory frames: from parsing the Ethernet header to handing over
-//! for transmission, no NIC. `cargo bench --bench graph -- [--json FILE] [--runs N] [--quick]`.
+//! for transmission, no NIC. `cargo bench --bench graph -- [--json FILE] [--runs N] [--quick] [--scale]`.
 //!
 //! The graph is saturated: every frame is full. Buffers are filled outside of the time that
 //! counts, 256 at a time, so they are in the second level cache, as in the comparison. A *run* is the
@@ -10,16 +10,19 @@
 #![allow(clippy::expect_used, reason = "a bench has nobody to report an impossible setup to")]
 
 mod bench;
-mod clock;
-mod frames;
 mod port;
 mod report;
+mod scale;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "each bench uses its part of what they share")]
+mod support;
 
-use bench::{Bench, Direction, NoAead};
-use clock::Tsc;
-use frames::{Load, Size};
+use bench::{Bench, NoAead};
 use holdfast_crypto::{AeadAlgorithm, AeadBurst, Engine};
 use report::Row;
+use support::clock::{self, Tsc};
+use support::frames::{Load, Size};
+use support::setup::Direction;
 
 /// Runs of a row, unless told otherwise.
 const RUNS: usize = 7;
@@ -41,6 +44,8 @@ struct Options {
     results: bool,
     runs: usize,
     quick: bool,
+    /// How the figures grow, instead of the table.
+    scale: bool,
     /// Only rows whose names have all of these words.
     only: Vec<String>,
     implementation: Option<String>,
@@ -53,6 +58,7 @@ impl Options {
             results: false,
             runs: RUNS,
             quick: false,
+            scale: false,
             only: Vec::new(),
             implementation: None,
         };
@@ -63,6 +69,7 @@ impl Options {
                 "--runs" => {
                     options.runs = words.next().and_then(|n| n.parse().ok()).unwrap_or(RUNS)
                 }
+                "--scale" => options.scale = true,
                 "--quick" => options.quick = true,
                 "--results" => options.results = true,
                 "--only" => options.only.extend(words.next()),
@@ -91,6 +98,9 @@ fn main() {
     let options = Options::parse();
     let tsc = Tsc::of_this_machine();
     println!("# {}, {} MHz TSC, {} runs", clock::machine(), tsc.mhz, options.runs);
+    if options.scale {
+        return scale::run(&options, tsc);
+    }
     let mut rows = Vec::new();
     for (direction, load) in cases(options.quick) {
         if options.wants(&Row::name(direction, &load)) {

@@ -1,19 +1,13 @@
 //! What was measured, as lines, JSON, CSV and Markdown.
 
-use crate::bench::Direction;
-use crate::clock::{self, Tsc};
-use crate::frames::{Load, Size};
+use crate::support::clock::{self, Tsc};
+use crate::support::frames::{Load, Size, aead_name};
+use crate::support::readme;
+use crate::support::setup::Direction;
 use holdfast_crypto::AeadAlgorithm;
 use serde_json::{Value, json};
 use std::fmt;
-use std::fs;
-use std::path::Path;
 
-/// Where the Markdown goes, between these two lines.
-const README: &str = "perf/README.md";
-const BEGIN: &str = "<!-- graph: rendered from results/graph.csv -->";
-const END: &str = "<!-- graph: end -->";
-const CSV: &str = "perf/results/graph.csv";
 /// The window of every row but those that are about windows.
 const USUAL_WINDOW: u32 = 1024;
 
@@ -114,27 +108,14 @@ impl fmt::Display for Row {
 /// Writes the JSON where it is wanted; with `results` also the CSV and the table in the README.
 pub(crate) fn write(rows: &[Row], json: Option<&str>, results: bool, tsc: Tsc) {
     if let Some(file) = json {
-        let objects = rows.iter().map(Row::as_json).collect();
-        let text = serde_json::to_string_pretty(&Value::Array(objects)).unwrap_or_default();
-        fs::write(file, text + "\n").expect("the JSON can be written");
+        readme::write_json(file, rows.iter().map(Row::as_json).collect());
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if results {
         let head = "bench,direction,aead,size,sas,flows,window,implementation,\
                     cycles_min,cycles_p50,cycles_max,mpps_p50\n";
         let lines: String = rows.iter().map(|row| row.as_csv() + "\n").collect();
-        fs::write(root.join(CSV), head.to_owned() + &lines).expect("the CSV can be written");
-        render(&root.join(README), &markdown(rows, tsc));
+        readme::write_results("graph", &(head.to_owned() + &lines), &markdown(rows, tsc));
     }
-}
-
-/// Puts `table` between the two lines of the file.
-fn render(file: &Path, table: &str) {
-    let text = fs::read_to_string(file).expect("the README can be read");
-    let (before, rest) = text.split_once(BEGIN).expect("the README has the first line");
-    let (_, after) = rest.split_once(END).expect("the README has the second line");
-    let whole = format!("{before}{BEGIN}\n{table}{END}{after}");
-    fs::write(file, whole).expect("the README can be written");
 }
 
 /// A line for each load and implementation, a column for each size.

@@ -65,6 +65,14 @@ impl fmt::Display for Size {
     }
 }
 
+/// As the rows have it.
+pub(crate) const fn aead_name(algorithm: AeadAlgorithm) -> &'static str {
+    match algorithm {
+        AeadAlgorithm::Aes128Gcm16 => "aes-128-gcm",
+        AeadAlgorithm::Aes256Gcm16 => "aes-256-gcm",
+    }
+}
+
 /// What is measured with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Load {
@@ -77,11 +85,16 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn parameters(&self, sa: u32) -> ChildSaParameters {
-        let octets: Vec<u8> = (0..)
+    /// Key and salt of an SA.
+    pub(crate) fn keymat(&self, sa: u32) -> Vec<u8> {
+        (0..)
             .take(SaKey::keymat_len(self.algorithm))
             .map(|at: u32| (sa >> (at % 4 * 8) ^ at) as u8)
-            .collect();
+            .collect()
+    }
+
+    pub(crate) fn parameters(&self, sa: u32) -> ChildSaParameters {
+        let octets = self.keymat(sa);
         let key = || SaKey::new(self.algorithm, &octets).expect("the right length");
         let spi = Spi::new(0x10000 + sa).expect("above 255");
         ChildSaParameters {
@@ -92,7 +105,7 @@ impl Load {
             esn: false,
             window_packets: self.window_packets,
             local: COMMON,
-            remote: address(Ipv4Addr::new(100, 64, 0, 0), sa),
+            remote: peer(sa),
             encapsulation: Encapsulation::Esp,
             selectors: Selectors {
                 local: vec![TrafficSelector::host(SERVICE)],
@@ -100,6 +113,19 @@ impl Load {
             },
             connection: "bench".to_owned(),
         }
+    }
+
+    /// The same SA as the peer sees it.
+    pub(crate) fn mirrored(&self, sa: u32) -> ChildSaParameters {
+        let parameters = self.parameters(sa);
+        let Selectors { local, remote } = parameters.selectors;
+        ChildSaParameters { selectors: Selectors { local: remote, remote: local }, ..parameters }
+    }
+
+    /// The inner packet number `n` of those from the peers.
+    pub(crate) fn peer_packet(&self, n: usize) -> Vec<u8> {
+        let (sa, (peer_port, port), octets) = self.packet(&self.size.order(), n);
+        inner((host(sa), peer_port), (SERVICE, port), octets, n)
     }
 
     /// SA and flow of the packet number `n`, and its size.
@@ -116,7 +142,13 @@ fn address(base: Ipv4Addr, n: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(base.to_bits() + n)
 }
 
-fn host(sa: u32) -> Ipv4Addr {
+/// The peer of an SA.
+pub(crate) fn peer(sa: u32) -> Ipv4Addr {
+    address(Ipv4Addr::new(100, 64, 0, 0), sa)
+}
+
+/// The host behind the peer.
+pub(crate) fn host(sa: u32) -> Ipv4Addr {
     address(Ipv4Addr::new(10, 0, 0, 5), sa << 8 & 0x00ff_ff00)
         .to_bits()
         .checked_add(sa >> 16 << 24)
