@@ -1,7 +1,7 @@
 //! What was measured, as lines, JSON, CSV and Markdown.
 
 use crate::support::clock::{self, Tsc};
-use crate::support::frames::{Load, Size, aead_name};
+use crate::support::frames::{Load, Size};
 use crate::support::readme;
 use crate::support::setup::Direction;
 use holdfast_crypto::AeadAlgorithm;

@@ -65,14 +65,6 @@ impl fmt::Display for Size {
     }
 }
 
-/// As the rows have it.
-pub(crate) const fn aead_name(algorithm: AeadAlgorithm) -> &'static str {
-    match algorithm {
-        AeadAlgorithm::Aes128Gcm16 => "aes-128-gcm",
-        AeadAlgorithm::Aes256Gcm16 => "aes-256-gcm",
-    }
-}
-
 /// What is measured with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Load {

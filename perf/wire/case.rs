@@ -1,6 +1,6 @@
 //! What is measured: a direction and a load, and the packets of it.
 
-use crate::support::frames::{Frames, Load, Size, aead_name};
+use crate::support::frames::{Frames, Load, Size};
 use crate::support::setup::Direction;
 use holdfast_crypto::AeadAlgorithm;
 use holdfast_packet::ethernet;
@@ -62,6 +62,6 @@ impl Case {
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Load { algorithm, size, sas, .. } = self.load;
-        write!(f, "{}/{}/{size}/{sas}", self.direction.name(), aead_name(algorithm))
+        write!(f, "{}/{}/{size}/{sas}", self.direction.name(), algorithm.name())
     }
 }

@@ -5,7 +5,6 @@ use crate::meter::Meter;
 use crate::support::frames::{COMMON, OUTSIDE_MAC, SERVICE, host, peer};
 use crate::support::setup::Direction;
 use crate::{Figure, Replay};
-use holdfast_crypto::AeadAlgorithm;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write;
 use std::fs::{self, File};
@@ -181,10 +180,8 @@ fn configuration_of(case: &Case) -> String {
     for sa in 0..case.load.sas {
         let parameters = case.load.parameters(sa);
         let spi = parameters.inbound_spi.get();
-        let aead = match case.load.algorithm {
-            AeadAlgorithm::Aes128Gcm16 => "aes-128-gcm",
-            AeadAlgorithm::Aes256Gcm16 => "aes-256-gcm",
-        };
+        // It calls them as we do.
+        let aead = case.load.algorithm.name();
         let key: Vec<String> =
             case.load.keymat(sa).iter().map(|octet| format!("{octet:02x}")).collect();
         let key = key.join(":");

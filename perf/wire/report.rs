@@ -2,7 +2,7 @@
 
 use crate::case::Case;
 use crate::support::clock::{self, Tsc};
-use crate::support::frames::{Load, Size, aead_name};
+use crate::support::frames::{Load, Size};
 use crate::support::readme;
 use crate::support::setup::Direction;
 use crate::{Figure, PORTS_ALONE};
@@ -52,7 +52,7 @@ impl Row {
         json!({
             "bench": "wire",
             "direction": self.case.direction.name(),
-            "aead": aead_name(algorithm),
+            "aead": algorithm.name(),
             "size": size.to_string(),
             "sas": sas,
             "flows": flows,
@@ -67,7 +67,7 @@ impl Row {
 
     fn as_csv(&self) -> String {
         let Load { algorithm, size, sas, flows, .. } = self.case.load;
-        let (direction, aead) = (self.case.direction.name(), aead_name(algorithm));
+        let (direction, aead) = (self.case.direction.name(), algorithm.name());
         let ([min, p50, max], mpps) = (self.cycles, self.mpps_p50);
         let window = self.window().map(|packets| packets.to_string()).unwrap_or_default();
         let implementation = self.implementation;
@@ -134,7 +134,7 @@ fn markdown(rows: &[Row], tsc: Tsc) -> String {
 
 fn lines_of(own: &[&Row], group: (Direction, AeadAlgorithm, u32), sizes: &[Size]) -> String {
     let (direction, algorithm, sas) = group;
-    let head = format!("| {} | {} | {sas} |", direction.name(), aead_name(algorithm));
+    let head = format!("| {} | {} | {sas} |", direction.name(), algorithm.name());
     let line = |name: &str, cell: &dyn Fn(Size) -> String| {
         let cells: String = sizes.iter().map(|size| format!(" {} |", cell(*size))).collect();
         format!("{head} {name} |{cells}\n")
