@@ -1,13 +1,13 @@
 //! ESP packets compared with scapy's, an implementation that shares nothing with ours.
 //!
-//! Both directions, every AEAD that encrypts (Debian's scapy knows no GMAC), with and without extended sequence numbers,
+//! Both directions, every algorithm that encrypts (Debian's scapy knows no GMAC), with and without extended sequence numbers,
 //! inner lengths around every padding case. `scripts/test` installs Debian's `python3-scapy`.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
 
 mod scapy;
 
-use holdfast_crypto::AeadAlgorithm;
+use holdfast_crypto::{AeadAlgorithm, IntegrityAlgorithm};
 use holdfast_ipsec::{
     ChildSaParameters, DropReason, Encapsulation, InboundSa, OutboundSa, SaKey, Selectors,
     SequenceRange, Spi, TrafficSelector,
@@ -82,7 +82,7 @@ struct Case {
 fn cases() -> Vec<Case> {
     let lengths = [28, 48, 49, 50, 51, 52, 53, 54, 55, 576, 1400];
     let mut cases = Vec::new();
-    for &algorithm in AeadAlgorithm::ALL.iter().filter(|algorithm| algorithm.encrypts()) {
+    for algorithm in AeadAlgorithm::every().filter(|algorithm| algorithm.encrypts()) {
         for (esn, sequence) in [(false, 7), (false, 0xffff_fff0), (true, 7), (true, (5 << 32) + 7)]
         {
             let new = |inner_len| Case { algorithm, esn, sequence, inner_len };
@@ -123,8 +123,11 @@ impl Case {
     }
 
     fn question(&self, op: &str, octets_name: &str, octets: &[u8]) -> Value {
+        let keymat = self.key_and_salt();
+        let (key, integrity_key) = keymat.split_at(keymat.len() - integrity_len(self.algorithm));
         json!({
-            "op": op, "algorithm": scapy_name(self.algorithm), "key_salt": hex(&self.key_and_salt()), "spi": SPI,
+            "op": op, "algorithm": scapy_name(self.algorithm), "key_salt": hex(key), "spi": SPI,
+            "integrity": scapy_integrity(self.algorithm), "integrity_key": hex(integrity_key),
             "sequence": self.sequence, "esn": self.esn, octets_name: hex(octets),
         })
     }
@@ -138,8 +141,26 @@ impl Case {
 const fn scapy_name(algorithm: AeadAlgorithm) -> &'static str {
     match algorithm {
         AeadAlgorithm::ChaCha20Poly1305 => "CHACHA20-POLY1305",
+        AeadAlgorithm::Composed(composition) if composition.mode.is_ctr() => "AES-CTR",
+        AeadAlgorithm::Composed(_) => "AES-CBC",
         _ => "AES-GCM",
     }
+}
+
+const fn integrity_len(algorithm: AeadAlgorithm) -> usize {
+    match algorithm {
+        AeadAlgorithm::Composed(composition) => composition.integrity.key_len(),
+        _ => 0,
+    }
+}
+
+const fn scapy_integrity(algorithm: AeadAlgorithm) -> Option<&'static str> {
+    let AeadAlgorithm::Composed(composition) = algorithm else { return None };
+    Some(match composition.integrity {
+        IntegrityAlgorithm::HmacSha256_128 => "SHA2-256-128",
+        IntegrityAlgorithm::HmacSha384_192 => "SHA2-384-192",
+        IntegrityAlgorithm::HmacSha512_256 => "SHA2-512-256",
+    })
 }
 
 /// A UDP packet of `len` octets with valid checksums left to scapy's leniency: ESP does not look inside.

@@ -10,7 +10,7 @@ use crate::{
     numbers, wire,
 };
 use holdfast_crypto::SecretBytes;
-use holdfast_crypto::aead::AeadAlgorithm;
+use holdfast_crypto::{AeadAlgorithm, Composition, IntegrityAlgorithm};
 use holdfast_ipsec::{
     ChildSaParameters, Encapsulation, ReplayEdge, SaKey, Selectors, Spi, TrafficSelector,
 };
@@ -564,30 +564,42 @@ fn encapsulation_from_wire(
 }
 
 fn key_to_wire(key: &SaKey) -> wire::Key {
-    let (encryption, key_bits) = algorithm_to_wire(key.algorithm());
-    wire::Key { key_bits, key: Some(secret_to_wire(&key.key_and_salt())), encryption }
+    let (encryption, key_bits, integrity) = algorithm_to_wire(key.algorithm());
+    wire::Key { key_bits, key: Some(secret_to_wire(&key.key_and_salt())), encryption, integrity }
 }
 
-/// Transform number and bits of the key; AES-GCM goes without its number, as it always did.
-const fn algorithm_to_wire(algorithm: AeadAlgorithm) -> (u32, u32) {
+/// Numbers of the cipher's transform, bits of its key, and number of the integrity algorithm's
+/// transform; AES-GCM goes without its number, as it always did.
+const fn algorithm_to_wire(algorithm: AeadAlgorithm) -> (u32, u32, u32) {
+    const ENCR_AES_CBC: u32 = 12;
+    const ENCR_AES_CTR: u32 = 13;
     const ENCR_NULL_AUTH_AES_GMAC: u32 = 21;
     const ENCR_CHACHA20_POLY1305: u32 = 28;
     match algorithm {
-        AeadAlgorithm::Aes128Gcm16 => (0, 128),
-        AeadAlgorithm::Aes192Gcm16 => (0, 192),
-        AeadAlgorithm::Aes256Gcm16 => (0, 256),
-        AeadAlgorithm::ChaCha20Poly1305 => (ENCR_CHACHA20_POLY1305, 256),
-        AeadAlgorithm::Aes128Gmac => (ENCR_NULL_AUTH_AES_GMAC, 128),
-        AeadAlgorithm::Aes192Gmac => (ENCR_NULL_AUTH_AES_GMAC, 192),
-        AeadAlgorithm::Aes256Gmac => (ENCR_NULL_AUTH_AES_GMAC, 256),
+        AeadAlgorithm::Aes128Gcm16 => (0, 128, 0),
+        AeadAlgorithm::Aes192Gcm16 => (0, 192, 0),
+        AeadAlgorithm::Aes256Gcm16 => (0, 256, 0),
+        AeadAlgorithm::ChaCha20Poly1305 => (ENCR_CHACHA20_POLY1305, 256, 0),
+        AeadAlgorithm::Aes128Gmac => (ENCR_NULL_AUTH_AES_GMAC, 128, 0),
+        AeadAlgorithm::Aes192Gmac => (ENCR_NULL_AUTH_AES_GMAC, 192, 0),
+        AeadAlgorithm::Aes256Gmac => (ENCR_NULL_AUTH_AES_GMAC, 256, 0),
+        AeadAlgorithm::Composed(Composition { mode, integrity }) => {
+            let integrity = match integrity {
+                IntegrityAlgorithm::HmacSha256_128 => 12,
+                IntegrityAlgorithm::HmacSha384_192 => 13,
+                IntegrityAlgorithm::HmacSha512_256 => 14,
+            };
+            let encryption = if mode.is_ctr() { ENCR_AES_CTR } else { ENCR_AES_CBC };
+            (encryption, mode.aes_key_len() as u32 * 8, integrity)
+        }
     }
 }
 
 fn key_from_wire(key: Option<wire::Key>) -> Result<SaKey, CodecError> {
     let key = key.ok_or(CodecError::Invalid("a key"))?;
-    let said = (key.encryption, key.key_bits);
-    let algorithm = AeadAlgorithm::ALL.iter().find(|named| algorithm_to_wire(**named) == said);
-    let algorithm = *algorithm.ok_or(CodecError::Invalid("the algorithm of a key"))?;
+    let said = (key.encryption, key.key_bits, key.integrity);
+    let algorithm = AeadAlgorithm::every().find(|named| algorithm_to_wire(*named) == said);
+    let algorithm = algorithm.ok_or(CodecError::Invalid("the algorithm of a key"))?;
     let octets = secret_from_wire(key.key, "a key")?;
     SaKey::new(algorithm, octets.as_bytes()).map_err(|_| CodecError::Invalid("a key"))
 }

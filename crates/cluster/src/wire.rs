@@ -166,6 +166,9 @@ pub(crate) struct Key {
     /// one once. Written from level `ALGORITHMS` on.
     #[prost(uint32, tag = "3")]
     pub(crate) encryption: u32,
+    /// The number of the integrity algorithm's transform; 0 is none.
+    #[prost(uint32, tag = "4")]
+    pub(crate) integrity: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

@@ -14,6 +14,7 @@ use chacha20poly1305::ChaCha20Poly1305;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
+use crate::composed::{ComposedKey, Composition};
 use crate::gmac::Gmac;
 #[cfg(target_arch = "x86_64")]
 use crate::simd;
@@ -44,10 +45,13 @@ pub enum AeadAlgorithm {
     Aes192Gmac,
     /// The same with a 256-bit key.
     Aes256Gmac,
+    /// A cipher and an integrity algorithm: no single transform. Its packets have a shape of their own,
+    /// and go through [`AeadKey::composed`] instead of jobs.
+    Composed(Composition),
 }
 
 impl AeadAlgorithm {
-    /// Every algorithm.
+    /// Every algorithm that is one transform: those with a 16-octet ICV, an IV of eight and a salt.
     pub const ALL: &[Self] = &[
         Self::Aes128Gcm16,
         Self::Aes192Gcm16,
@@ -60,13 +64,19 @@ impl AeadAlgorithm {
     /// AES-GCM with each length of key: what there is more than one [`Level`] of.
     pub const GCM: &[Self] = &[Self::Aes128Gcm16, Self::Aes192Gcm16, Self::Aes256Gcm16];
 
-    /// Octets of the key, without any salt.
+    /// Every algorithm, compositions included.
+    pub fn every() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().chain(Composition::all().map(Self::Composed))
+    }
+
+    /// Octets of the key, without any salt but AES-CTR's, which is inside.
     #[must_use]
     pub const fn key_len(self) -> usize {
         match self {
             Self::Aes128Gcm16 | Self::Aes128Gmac => 16,
             Self::Aes192Gcm16 | Self::Aes192Gmac => 24,
             Self::Aes256Gcm16 | Self::Aes256Gmac | Self::ChaCha20Poly1305 => 32,
+            Self::Composed(composition) => composition.key_len(),
         }
     }
 
@@ -81,6 +91,8 @@ impl AeadAlgorithm {
             Self::Aes128Gmac => "aes-128-gmac",
             Self::Aes192Gmac => "aes-192-gmac",
             Self::Aes256Gmac => "aes-256-gmac",
+            Self::Composed(composition) if composition.mode.is_ctr() => "aes-ctr-hmac",
+            Self::Composed(_) => "aes-cbc-hmac",
         }
     }
 
@@ -106,6 +118,7 @@ enum Cipher {
     Aes256(Box<Aes256Gcm>),
     ChaCha20(Box<ChaCha20Poly1305>),
     Gmac(Box<Gmac>),
+    Composed(Box<ComposedKey>),
     /// No key: authenticates nothing.
     Refusing,
 }
@@ -180,6 +193,7 @@ impl AeadKey {
             Cipher::Aes256(_) | Cipher::Refusing => AeadAlgorithm::Aes256Gcm16,
             Cipher::ChaCha20(_) => AeadAlgorithm::ChaCha20Poly1305,
             Cipher::Gmac(gmac) => gmac.algorithm(),
+            Cipher::Composed(key) => key.algorithm(),
         }
     }
 
@@ -190,6 +204,15 @@ impl AeadKey {
             #[cfg(target_arch = "x86_64")]
             Cipher::Vaes512(_) => Level::Vaes512,
             _ => Level::Portable,
+        }
+    }
+
+    /// The keys of a composition, whose packets jobs cannot describe.
+    #[must_use]
+    pub const fn composed(&self) -> Option<&ComposedKey> {
+        match &self.0 {
+            Cipher::Composed(key) => Some(key),
+            _ => None,
         }
     }
 
@@ -206,7 +229,7 @@ impl AeadKey {
     ///
     /// # Errors
     /// [`CryptoError::OutputTooLong`] above [`DATA_LEN_MAX`], [`CryptoError::KeyLength`] without a
-    /// key.
+    /// key for this: a composition's packets have another shape.
     pub fn seal_one(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -224,7 +247,9 @@ impl AeadKey {
             Cipher::Aes256(cipher) => seal(&**cipher, nonce, aad, data),
             Cipher::ChaCha20(cipher) => seal(&**cipher, nonce, aad, data),
             Cipher::Gmac(gmac) => Ok(gmac.tag(nonce, aad, data)),
-            Cipher::Refusing => Err(CryptoError::KeyLength { wanted: 32, got: 0 }),
+            Cipher::Composed(_) | Cipher::Refusing => {
+                Err(CryptoError::KeyLength { wanted: 32, got: 0 })
+            }
         }
     }
 
@@ -248,7 +273,7 @@ impl AeadKey {
                 Cipher::Aes256(cipher) => opens(&**cipher, nonce, aad, data, tag),
                 Cipher::ChaCha20(cipher) => opens(&**cipher, nonce, aad, data, tag),
                 Cipher::Gmac(gmac) => gmac.tag(nonce, aad, data).ct_eq(tag).into(),
-                Cipher::Refusing => false,
+                Cipher::Composed(_) | Cipher::Refusing => false,
             };
         if is_authentic {
             return Ok(());
@@ -290,6 +315,9 @@ impl Cipher {
             }
             AeadAlgorithm::Aes256Gcm16 => {
                 Self::Aes256(Box::new(Aes256Gcm::new_from_slice(key).ok()?))
+            }
+            AeadAlgorithm::Composed(composition) => {
+                Self::Composed(Box::new(ComposedKey::new(composition, key)?))
             }
             AeadAlgorithm::ChaCha20Poly1305 => {
                 Self::ChaCha20(Box::new(ChaCha20Poly1305::new_from_slice(key).ok()?))

@@ -1,4 +1,4 @@
-//! Integrity algorithms of IKE messages that are not protected by an AEAD (RFC 4868).
+//! Integrity algorithms of what is not protected by an AEAD (RFC 4868).
 
 use hmac::Hmac;
 use sha2::{Sha256, Sha384, Sha512};
@@ -19,6 +19,9 @@ pub enum IntegrityAlgorithm {
 }
 
 impl IntegrityAlgorithm {
+    /// Every algorithm.
+    pub const ALL: &[Self] = &[Self::HmacSha256_128, Self::HmacSha384_192, Self::HmacSha512_256];
+
     /// Octets of the key: the hash's output length (RFC 4868 section 2.1.1).
     #[must_use]
     pub const fn key_len(self) -> usize {

@@ -23,6 +23,7 @@
 pub mod aead;
 mod block;
 pub mod cbc;
+mod composed;
 mod error;
 pub mod exchange;
 mod gmac;
@@ -37,6 +38,7 @@ mod simd;
 
 pub use aead::{AeadAlgorithm, AeadBurst, AeadKey, Engine, OpenJob, Portable, SealJob};
 pub use cbc::CbcKey;
+pub use composed::{BlockMode, ComposedKey, Composition};
 pub use error::CryptoError;
 pub use exchange::{Group, PrivateKey, SharedSecret};
 pub use integrity::IntegrityAlgorithm;

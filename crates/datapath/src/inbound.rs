@@ -60,11 +60,18 @@ impl<P: Port> Nodes<P> {
         origin: Origin,
     ) {
         self.find_inbound(context, arriving, origin);
-        self.touch_inbound(arriving);
-        self.prepare(context, arriving);
-        self.open(arriving);
         let mut onward = ArrayVec::new();
-        self.accept(context, arriving, &mut onward);
+        // Compositions are seldom, and their packets have lengths of their own: a burst without any
+        // does not ask again.
+        if self.touch_inbound(arriving) {
+            self.prepare::<true>(context, arriving);
+            self.open::<true>(arriving);
+            self.accept::<true>(context, arriving, &mut onward);
+        } else {
+            self.prepare::<false>(context, arriving);
+            self.open::<false>(arriving);
+            self.accept::<false>(context, arriving, &mut onward);
+        }
         self.distribute(context, &mut onward);
         self.distribute_followers(context);
     }
@@ -121,28 +128,41 @@ impl<P: Port> Nodes<P> {
         }
     }
 
+    /// Gives whether any SA of the burst is a composition.
     #[inline(never)]
-    fn touch_inbound(&self, arriving: &ArrayVec<Arriving<P::Buf>, BURST>) {
-        let mut read = 0;
+    fn touch_inbound(&self, arriving: &ArrayVec<Arriving<P::Buf>, BURST>) -> bool {
+        let (mut read, mut composed) = (0, false);
         let mut run = None;
         for packet in arriving {
             if packet.place != run {
                 run = packet.place;
-                let inbound = run.and_then(|place| self.sad.inbound(place));
-                read ^= inbound.map_or(0, |inbound| inbound.sa.touch());
+                if let Some(inbound) = run.and_then(|place| self.sad.inbound(place)) {
+                    read ^= inbound.sa.touch();
+                    composed |= inbound.sa.is_composed();
+                }
             }
         }
         black_box(read);
+        composed
     }
 
     /// Asks each packet's SA for a first opinion, and cuts its buffer to the ESP packet.
     #[inline(never)]
-    fn prepare(&mut self, context: &Context<'_>, arriving: &mut ArrayVec<Arriving<P::Buf>, BURST>) {
+    fn prepare<const COMPOSED: bool>(
+        &mut self,
+        context: &Context<'_>,
+        arriving: &mut ArrayVec<Arriving<P::Buf>, BURST>,
+    ) {
         for packet in arriving {
             let (Some(buf), Some(place)) = (&mut packet.buf, packet.place) else { continue };
             let Some(inbound) = self.sad.inbound_mut(place) else { continue };
             narrow(buf, usize::from(packet.at.start), usize::from(packet.at.len));
-            match inbound.sa.prepare(buf.bytes()) {
+            let prepared = if COMPOSED && inbound.sa.is_composed() {
+                inbound.sa.prepare_composed(buf.bytes_mut())
+            } else {
+                inbound.sa.prepare(buf.bytes())
+            };
+            match prepared {
                 Ok(opening) => packet.opening = Some(opening),
                 Err(reason) => {
                     inbound.refused = inbound.refused.wrapping_add(1);
@@ -153,9 +173,9 @@ impl<P: Port> Nodes<P> {
         }
     }
 
-    /// Opens all packets in one call, whatever SAs they belong to.
+    /// Opens all packets in one call, whatever SAs they belong to; those of a composition by themselves.
     #[inline(never)]
-    fn open(&self, arriving: &mut ArrayVec<Arriving<P::Buf>, BURST>) {
+    fn open<const COMPOSED: bool>(&self, arriving: &mut ArrayVec<Arriving<P::Buf>, BURST>) {
         let mut jobs: ArrayVec<OpenJob<'_>, BURST> = ArrayVec::new();
         let mut verdicts: ArrayVec<&mut bool, BURST> = ArrayVec::new();
         for packet in arriving {
@@ -164,6 +184,12 @@ impl<P: Port> Nodes<P> {
                 continue;
             };
             let Some(inbound) = self.sad.inbound(*place) else { continue };
+            if COMPOSED && inbound.sa.is_composed() {
+                *authentic = opening
+                    .as_ref()
+                    .is_some_and(|opening| inbound.sa.open_composed(opening, buf.bytes_mut()));
+                continue;
+            }
             let job =
                 opening.as_ref().and_then(|opening| opening.job(&inbound.sa, buf.bytes_mut()));
             if let Some(job) = job {
@@ -179,7 +205,7 @@ impl<P: Port> Nodes<P> {
 
     /// Has the SA judge each opened packet, in order, and passes it on.
     #[inline(never)]
-    fn accept(
+    fn accept<const COMPOSED: bool>(
         &mut self,
         context: &Context<'_>,
         arriving: &mut ArrayVec<Arriving<P::Buf>, BURST>,
@@ -190,7 +216,7 @@ impl<P: Port> Nodes<P> {
             let (Some(buf), Some(opening)) = (packet.buf.take(), packet.opening.take()) else {
                 continue;
             };
-            let verdict = self.finish(context, packet, opening, buf);
+            let verdict = self.finish::<COMPOSED>(context, packet, opening, buf);
             authenticated += u64::from(packet.authentic);
             match verdict {
                 Ok(passed) => onward.extend(passed),
@@ -201,7 +227,7 @@ impl<P: Port> Nodes<P> {
     }
 
     #[inline]
-    fn finish(
+    fn finish<const COMPOSED: bool>(
         &mut self,
         context: &Context<'_>,
         packet: &Arriving<P::Buf>,
@@ -212,7 +238,11 @@ impl<P: Port> Nodes<P> {
         let inbound = inbound.ok_or(DropReason::UnknownSpi)?;
         let sequence = opening.sequence();
         let before = inbound.progress();
-        let finished = inbound.sa.finish(opening, packet.authentic, buf.bytes_mut());
+        let finished = if COMPOSED && inbound.sa.is_composed() {
+            inbound.sa.finish_composed(opening, packet.authentic, buf.bytes_mut())
+        } else {
+            inbound.sa.finish(opening, packet.authentic, buf.bytes_mut())
+        };
         if packet.authentic {
             inbound.note(context.now, before, &mut self.events, context.counters);
         }

@@ -65,9 +65,15 @@ impl<P: Port> Nodes<P> {
         touch_policies(context, leaving);
         policy(context, leaving);
         self.find_outbound(context, leaving, origin);
-        self.touch_outbound(leaving);
-        self.number(context, leaving);
-        self.seal(leaving);
+        // Compositions are seldom, and their packets have lengths of their own: a burst without any
+        // does not ask again.
+        if self.touch_outbound(leaving) {
+            self.number::<true>(context, leaving);
+            self.seal::<true>(leaving);
+        } else {
+            self.number::<false>(context, leaving);
+            self.seal::<false>(leaving);
+        }
         self.encapsulate(context, leaving);
         if !self.too_long.is_empty() {
             self.go_on_in_pieces(context);
@@ -103,27 +109,35 @@ impl<P: Port> Nodes<P> {
         }
     }
 
+    /// Gives whether any SA of the burst is a composition.
     #[inline(never)]
-    fn touch_outbound(&self, leaving: &ArrayVec<Leaving<P::Buf>, BURST>) {
-        let mut read = 0;
+    fn touch_outbound(&self, leaving: &ArrayVec<Leaving<P::Buf>, BURST>) -> bool {
+        let (mut read, mut composed) = (0, false);
         let mut run = None;
         for packet in leaving {
             if packet.place != run {
                 run = packet.place;
-                let outbound = run.and_then(|place| self.sad.outbound(place));
-                read ^= outbound.map_or(0, |outbound| outbound.touch());
+                if let Some(outbound) = run.and_then(|place| self.sad.outbound(place)) {
+                    read ^= outbound.touch();
+                    composed |= outbound.sa.is_composed();
+                }
             }
         }
         black_box(read);
+        composed
     }
 
     /// Gives each packet its number.
     #[inline(never)]
-    fn number(&mut self, context: &Context<'_>, leaving: &mut ArrayVec<Leaving<P::Buf>, BURST>) {
+    fn number<const COMPOSED: bool>(
+        &mut self,
+        context: &Context<'_>,
+        leaving: &mut ArrayVec<Leaving<P::Buf>, BURST>,
+    ) {
         let largest = Largest::of(self.io.mtu(Side::Outside));
         for packet in leaving {
             let (Some(buf), Some(place)) = (&mut packet.buf, packet.place) else { continue };
-            match self.begin_seal(context, buf, &packet.inner, place, largest) {
+            match self.begin_seal::<COMPOSED>(context, buf, &packet.inner, place, largest) {
                 Ok(sealing) => packet.sealing = Some(sealing),
                 Err(DropReason::TooBig) => self.too_long(context, packet, largest),
                 Err(reason) => {
@@ -139,13 +153,13 @@ impl<P: Port> Nodes<P> {
     fn too_long(&mut self, context: &Context<'_>, packet: &mut Leaving<P::Buf>, largest: Largest) {
         let outbound = packet.place.and_then(|place| self.sad.outbound(place));
         let (Some(outbound), Some(buf)) = (outbound, packet.buf.take()) else { return };
-        let largest = largest.over(outbound);
+        let largest = largest.over::<true>(outbound);
         self.report_too_big(context, buf.bytes(), &packet.inner, largest);
         self.set_leaving_aside(context, buf, packet.inner, largest);
     }
 
     #[inline]
-    fn begin_seal(
+    fn begin_seal<const COMPOSED: bool>(
         &mut self,
         context: &Context<'_>,
         buf: &mut P::Buf,
@@ -158,7 +172,7 @@ impl<P: Port> Nodes<P> {
             self.renew_outer(context, place)?;
         }
         let outbound = self.sad.outbound(place).ok_or(DropReason::NoSa)?;
-        if usize::from(inner.len) > largest.over(outbound) {
+        if usize::from(inner.len) > largest.over::<COMPOSED>(outbound) {
             return Err(DropReason::TooBig);
         }
         narrow(buf, ethernet::HEADER_LEN, usize::from(inner.len));
@@ -168,7 +182,11 @@ impl<P: Port> Nodes<P> {
             self.clamp(context, buf, largest);
         }
         let outbound = self.sad.outbound_mut(place).ok_or(DropReason::NoSa)?;
-        let begun = outbound.sa.begin_seal(buf);
+        let begun = if COMPOSED && outbound.sa.is_composed() {
+            outbound.sa.seal_composed(buf)
+        } else {
+            outbound.sa.begin_seal(buf)
+        };
         if begun.as_ref().is_err_and(|reason| *reason == DropReason::SequenceEnd) {
             outbound.note_end(&mut self.events, context.counters);
         } else {
@@ -183,7 +201,7 @@ impl<P: Port> Nodes<P> {
     pub(crate) fn largest_through(&self, place: Option<Place>) -> usize {
         let largest = Largest::of(self.io.mtu(Side::Outside));
         let outbound = place.and_then(|place| self.sad.outbound(place));
-        let tunnel = outbound.map_or(largest.in_udp, |outbound| largest.over(outbound));
+        let tunnel = outbound.map_or(largest.in_udp, |outbound| largest.over::<true>(outbound));
         tunnel.min(self.io.mtu(Side::Inside).saturating_sub(MARK_OVERHEAD))
     }
 
@@ -215,15 +233,19 @@ impl<P: Port> Nodes<P> {
         Err(DropReason::NeighbourUnresolved)
     }
 
-    /// Seals all packets in one call, whatever SAs they belong to.
+    /// Seals all packets in one call, whatever SAs they belong to; those of a composition are sealed.
     #[inline(never)]
-    fn seal(&self, leaving: &mut ArrayVec<Leaving<P::Buf>, BURST>) {
+    fn seal<const COMPOSED: bool>(&self, leaving: &mut ArrayVec<Leaving<P::Buf>, BURST>) {
         let mut jobs: ArrayVec<SealJob<'_>, BURST> = ArrayVec::new();
         for packet in leaving {
             let Leaving { buf: Some(buf), place: Some(place), sealing, sealed, .. } = packet else {
                 continue;
             };
             let Some(outbound) = self.sad.outbound(*place) else { continue };
+            if COMPOSED && outbound.sa.is_composed() {
+                *sealed = sealing.is_some();
+                continue;
+            }
             let job =
                 sealing.as_ref().and_then(|sealing| sealing.job(&outbound.sa, buf.bytes_mut()));
             if let Some(job) = job {
@@ -362,9 +384,10 @@ impl<P: Port> Nodes<P> {
 /// The longest inner packet whose ESP packet fits into the port's MTU.
 #[derive(Debug, Clone, Copy)]
 struct Largest {
-    mtu: usize,
     plain: usize,
     in_udp: usize,
+    /// Of the outside port.
+    mtu: usize,
 }
 
 impl Largest {
@@ -374,24 +397,38 @@ impl Largest {
             let encrypted = mtu.saturating_sub(around) / ALIGNMENT * ALIGNMENT;
             encrypted.saturating_sub(TRAILER_LEN)
         };
-        Self { mtu, plain: inner(around), in_udp: inner(around + udp::HEADER_LEN) }
+        Self { plain: inner(around), in_udp: inner(around + udp::HEADER_LEN), mtu }
     }
 
     /// Through the tunnel and over the path of an SA.
     #[inline]
-    fn over(self, outbound: &Outbound) -> usize {
+    fn over<const COMPOSED: bool>(self, outbound: &Outbound) -> usize {
         match usize::from(outbound.outer.narrower()) {
-            0 => self.through(&outbound.sa),
-            narrower => Self::of(self.mtu.saturating_sub(narrower)).through(&outbound.sa),
+            0 => self.through::<COMPOSED>(&outbound.sa),
+            narrower => {
+                Self::of(self.mtu.saturating_sub(narrower)).through::<COMPOSED>(&outbound.sa)
+            }
         }
     }
 
     #[inline]
-    const fn through(self, sa: &OutboundSa) -> usize {
+    fn through<const COMPOSED: bool>(self, sa: &OutboundSa) -> usize {
+        if COMPOSED && sa.is_composed() {
+            let around = ipv4::HEADER_LEN + outer_udp_len(sa);
+            return sa.inner_len_max(self.mtu.saturating_sub(around));
+        }
         match sa.encapsulation() {
             Encapsulation::Esp => self.plain,
             Encapsulation::Udp { .. } => self.in_udp,
         }
+    }
+}
+
+/// Octets of UDP header between the outer header and ESP.
+const fn outer_udp_len(sa: &OutboundSa) -> usize {
+    match sa.encapsulation() {
+        Encapsulation::Esp => 0,
+        Encapsulation::Udp { .. } => udp::HEADER_LEN,
     }
 }
 

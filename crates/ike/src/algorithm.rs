@@ -3,12 +3,15 @@
 
 use std::str::FromStr;
 
-use holdfast_crypto::{AeadAlgorithm, Group, IntegrityAlgorithm, PrfAlgorithm};
+use holdfast_crypto::{
+    AeadAlgorithm, BlockMode, Composition, Group, IntegrityAlgorithm, PrfAlgorithm,
+};
 
 use crate::codec::{Proposal, Protocol, Transform, TransformType};
 use crate::error::ProposalError;
 
 const ENCR_AES_CBC: u16 = 12;
+const ENCR_AES_CTR: u16 = 13;
 const ENCR_AES_GCM_16: u16 = 20;
 const ENCR_NULL_AUTH_AES_GMAC: u16 = 21;
 const ENCR_CHACHA20_POLY1305: u16 = 28;
@@ -49,7 +52,7 @@ impl IkeEncryption {
     }
 }
 
-/// The transform that names an AEAD, with a Key Length attribute where the key may have several
+/// The transform that names an algorithm's cipher, with a Key Length attribute where the key may have several
 /// lengths (RFC 7634 section 4: ChaCha20-Poly1305's has one).
 fn aead_transform(algorithm: AeadAlgorithm) -> Transform {
     use AeadAlgorithm as A;
@@ -61,8 +64,19 @@ fn aead_transform(algorithm: AeadAlgorithm) -> Transform {
         A::Aes128Gmac => (ENCR_NULL_AUTH_AES_GMAC, Some(128)),
         A::Aes192Gmac => (ENCR_NULL_AUTH_AES_GMAC, Some(192)),
         A::Aes256Gmac => (ENCR_NULL_AUTH_AES_GMAC, Some(256)),
+        A::Composed(Composition { mode, .. }) => {
+            let bits = mode.aes_key_len() as u16 * 8;
+            (if mode.is_ctr() { ENCR_AES_CTR } else { ENCR_AES_CBC }, Some(bits))
+        }
     };
     Transform::new(TransformType::ENCR, id, bits)
+}
+
+/// The other transform of a composition; without one there is none, or that with the number of NONE
+/// (RFC 7296 section 3.3.3).
+fn integrity_transform(algorithm: AeadAlgorithm) -> Option<Transform> {
+    let AeadAlgorithm::Composed(Composition { integrity, .. }) = algorithm else { return None };
+    Some(Transform::new(TransformType::INTEG, integrity_id(integrity), None))
 }
 
 const fn prf_id(prf: PrfAlgorithm) -> u16 {
@@ -245,6 +259,7 @@ impl ChildSuite {
     /// The proposal that offers or accepts exactly this suite.
     pub(crate) fn proposal(&self, number: u8, spi: Vec<u8>) -> Proposal {
         let mut transforms = vec![aead_transform(self.cipher)];
+        transforms.extend(integrity_transform(self.cipher));
         if let Some(group) = self.group {
             transforms.push(Transform::new(TransformType::DH, group.transform_id(), None));
         }
@@ -279,12 +294,12 @@ impl EspProposal {
             return None;
         }
         let offers = |kind, id| offer.of(kind).any(|transform| transform.id == id);
-        if offer.mentions(TransformType::INTEG) && !offers(TransformType::INTEG, NONE) {
-            return None;
-        }
+        let without = !offer.mentions(TransformType::INTEG) || offers(TransformType::INTEG, NONE);
         let cipher = *self.ciphers.iter().find(|cipher| {
             let wanted = aead_transform(**cipher);
             offer.of(TransformType::ENCR).any(|transform| *transform == wanted)
+                && integrity_transform(**cipher)
+                    .map_or(without, |wanted| offers(TransformType::INTEG, wanted.id))
         })?;
         let esn = choose_esn(offer, request.esn)?;
         let group = self.choose_group(offer, request.ke_group)?;
@@ -351,6 +366,8 @@ enum Keyword {
     Encryption(IkeEncryption),
     /// Of Child SAs only.
     Esp(AeadAlgorithm),
+    /// The same, with an integrity algorithm.
+    Mode(BlockMode),
     Integrity(IntegrityAlgorithm, PrfAlgorithm),
     Prf(PrfAlgorithm),
     Group(Group),
@@ -368,6 +385,10 @@ fn keyword(word: &str) -> Result<Keyword, ProposalError> {
         "aes128gmac" => K::Esp(AeadAlgorithm::Aes128Gmac),
         "aes192gmac" => K::Esp(AeadAlgorithm::Aes192Gmac),
         "aes256gmac" => K::Esp(AeadAlgorithm::Aes256Gmac),
+        "aes192" => K::Mode(BlockMode::Cbc192),
+        "aes128ctr" => K::Mode(BlockMode::Ctr128),
+        "aes192ctr" => K::Mode(BlockMode::Ctr192),
+        "aes256ctr" => K::Mode(BlockMode::Ctr256),
         "aes256gcm16" | "aes256gcm128" => {
             K::Encryption(IkeEncryption::Gcm(AeadAlgorithm::Aes256Gcm16))
         }
@@ -406,7 +427,7 @@ impl FromStr for IkeProposal {
                 }
                 Keyword::Prf(prf) => proposal.prf.push(prf),
                 Keyword::Group(group) => proposal.groups.push(group),
-                Keyword::Esn | Keyword::Esp(_) => {
+                Keyword::Esn | Keyword::Esp(_) | Keyword::Mode(_) => {
                     return Err(ProposalError::Misplaced(word.to_owned()));
                 }
             }
@@ -437,16 +458,21 @@ impl FromStr for IkeProposal {
     }
 }
 
-/// Reads the notation operators know, such as `aes256gcm16`, `chacha20poly1305` or
-/// `aes128gcm16-ecp256`. Whether sequence
+/// Reads the notation operators know, such as `aes256gcm16`, `chacha20poly1305`, `aes128gcm16-ecp256`
+/// or `aes256-sha256`. Whether sequence
 /// numbers are extended is the connection's [`EsnPolicy`], not part of this.
 impl FromStr for EspProposal {
     type Err = ProposalError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut proposal = Self { ciphers: vec![], groups: vec![] };
+        let (mut modes, mut integrity) = (Vec::new(), Vec::new());
         for word in text.split('-') {
             match keyword(word)? {
+                Keyword::Mode(mode) => modes.push(mode),
+                Keyword::Encryption(IkeEncryption::Cbc128) => modes.push(BlockMode::Cbc128),
+                Keyword::Encryption(IkeEncryption::Cbc256) => modes.push(BlockMode::Cbc256),
+                Keyword::Integrity(algorithm, _) => integrity.push((word, algorithm)),
                 Keyword::Encryption(IkeEncryption::Gcm(cipher)) | Keyword::Esp(cipher) => {
                     proposal.ciphers.push(cipher);
                 }
@@ -454,6 +480,16 @@ impl FromStr for EspProposal {
                 _ => return Err(ProposalError::Misplaced(word.to_owned())),
             }
         }
+        match (modes.is_empty(), integrity.first()) {
+            (false, None) => return Err(ProposalError::Without("integrity algorithm")),
+            (false, _) if !proposal.ciphers.is_empty() => return Err(ProposalError::Mixed),
+            (true, Some((word, _))) => return Err(ProposalError::Misplaced((*word).to_owned())),
+            _ => {}
+        }
+        proposal.ciphers.extend(modes.iter().flat_map(|&mode| {
+            let pair = move |integrity| AeadAlgorithm::Composed(Composition { mode, integrity });
+            integrity.iter().map(move |(_, integrity)| pair(*integrity))
+        }));
         if proposal.ciphers.is_empty() {
             return Err(ProposalError::Without("encryption algorithm"));
         }
@@ -499,6 +535,28 @@ mod tests {
             chosen("chacha20poly1305-aes192gcm16", "aes128gcm16-aes192gcm16"),
             Some(AeadAlgorithm::Aes192Gcm16)
         );
+    }
+
+    #[test]
+    fn a_cipher_and_an_integrity_algorithm_are_agreed_on_as_a_pair() {
+        let modes = ["aes128", "aes192", "aes256", "aes128ctr", "aes192ctr", "aes256ctr"];
+        let hashes = ["sha256", "sha384", "sha512"];
+        let words: Vec<String> =
+            modes.iter().flat_map(|mode| hashes.map(|hash| format!("{mode}-{hash}"))).collect();
+        for (word, composition) in words.iter().zip(Composition::all()) {
+            assert_eq!(chosen(word, word), Some(AeadAlgorithm::Composed(composition)));
+            for other in words.iter().filter(|other| *other != word) {
+                assert_eq!(chosen(word, other), None, "{word} {other}");
+            }
+            assert_eq!(chosen(word, "aes256gcm16"), None);
+        }
+        for (text, why) in [
+            ("aes256", ProposalError::Without("integrity algorithm")),
+            ("aes256gcm16-sha256", ProposalError::Misplaced("sha256".to_owned())),
+            ("aes256-aes256gcm16-sha256", ProposalError::Mixed),
+        ] {
+            assert_eq!(text.parse::<EspProposal>(), Err(why));
+        }
     }
 
     #[test]

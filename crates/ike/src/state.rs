@@ -7,7 +7,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use holdfast_crypto::{
-    AeadAlgorithm, Group, IntegrityAlgorithm, PrfAlgorithm, PrivateKey, SecretBytes,
+    AeadAlgorithm, BlockMode, Composition, Group, IntegrityAlgorithm, PrfAlgorithm, PrivateKey,
+    SecretBytes,
 };
 use holdfast_ipsec::{ChildSaParameters, Encapsulation, SaKey, Selectors, Spi, TrafficSelector};
 use holdfast_packet::Nanos;
@@ -289,6 +290,21 @@ const fn cipher_number(algorithm: AeadAlgorithm) -> u8 {
         AeadAlgorithm::Aes128Gmac => 7,
         AeadAlgorithm::Aes192Gmac => 8,
         AeadAlgorithm::Aes256Gmac => 9,
+        AeadAlgorithm::Composed(Composition { mode, integrity }) => {
+            let mode = match mode {
+                BlockMode::Cbc128 => 0x10,
+                BlockMode::Cbc192 => 0x20,
+                BlockMode::Cbc256 => 0x30,
+                BlockMode::Ctr128 => 0x40,
+                BlockMode::Ctr192 => 0x50,
+                BlockMode::Ctr256 => 0x60,
+            };
+            mode + match integrity {
+                IntegrityAlgorithm::HmacSha256_128 => 1,
+                IntegrityAlgorithm::HmacSha384_192 => 2,
+                IntegrityAlgorithm::HmacSha512_256 => 3,
+            }
+        }
     }
 }
 
@@ -449,8 +465,9 @@ impl<'a> In<'a> {
 
     fn cipher(&mut self) -> Read<AeadAlgorithm> {
         let number = self.cursor.u8()?;
-        let named = AeadAlgorithm::ALL.iter().find(|cipher| cipher_number(**cipher) == number);
-        named.copied().ok_or(Malformed::Value)
+        AeadAlgorithm::every()
+            .find(|cipher| cipher_number(*cipher) == number)
+            .ok_or(Malformed::Value)
     }
 
     pub(crate) fn spi(&mut self) -> Read<Spi> {

@@ -1,4 +1,6 @@
-//! The layout of an ESP packet under AES-GCM (RFC 4303 section 2, RFC 4106 sections 3 to 6).
+//! The layout of an ESP packet (RFC 4303 section 2), under AES-GCM (RFC 4106 sections 3 to 6) and
+//! what has the same shape; that of a composition differs in the lengths of IV and ICV, in the
+//! boundary, and in what is authenticated ([`Layout`]).
 //!
 //! ```text
 //!    0                8              16                              len-16        len
@@ -6,6 +8,8 @@
 //!    '------ AAD ------'              '------------- encrypted, multiple of 4 ----'
 //! ```
 
+use arrayvec::ArrayVec;
+use holdfast_crypto::Composition;
 use holdfast_crypto::aead::{NONCE_LEN, TAG_LEN};
 
 use crate::parameters::SALT_LEN;
@@ -28,6 +32,69 @@ pub(crate) const ESP_LEN_MIN: usize = ESP_HEADER_LEN + ALIGNMENT + ICV_LEN;
 pub(crate) const NEXT_HEADER_IPV4: u8 = 4;
 /// Next header of a dummy packet, to be discarded (RFC 4303 section 2.6).
 pub(crate) const NEXT_HEADER_NONE: u8 = 59;
+
+/// The lengths of an algorithm's packets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// SPI, sequence number and IV.
+    pub(crate) header_len: usize,
+    pub(crate) icv_len: usize,
+    pub(crate) alignment: usize,
+}
+
+/// SPI and the half of the sequence number that is in the packet.
+pub(crate) const NUMBERS_LEN: usize = 8;
+
+impl Layout {
+    /// That of the algorithms which are one transform.
+    pub(crate) const AEAD: Self =
+        Self { header_len: ESP_HEADER_LEN, icv_len: ICV_LEN, alignment: ALIGNMENT };
+
+    pub(crate) const fn of(composition: Composition) -> Self {
+        Self {
+            header_len: NUMBERS_LEN + composition.iv_len(),
+            icv_len: composition.icv_len(),
+            alignment: composition.alignment(),
+        }
+    }
+
+    /// As [`padding_len`].
+    pub(crate) const fn padding_len(self, inner_len: usize) -> usize {
+        (self.alignment - (inner_len + TRAILER_LEN) % self.alignment) % self.alignment
+    }
+
+    /// SPI and number, IV, what is encrypted, and ICV; `None` when the packet cannot be one by its
+    /// length.
+    pub(crate) fn split(self, esp: &mut [u8]) -> Option<Parts<'_>> {
+        let encrypted = esp.len().checked_sub(self.header_len + self.icv_len)?;
+        if encrypted == 0 || encrypted % self.alignment != 0 {
+            return None;
+        }
+        let (numbers, rest) = esp.split_first_chunk_mut()?;
+        let (iv, rest) = rest.split_at_mut_checked(self.header_len - NUMBERS_LEN)?;
+        let (data, icv) = rest.split_at_mut_checked(encrypted)?;
+        Some(Parts { numbers, iv, data, icv })
+    }
+}
+
+/// A composition's packet taken apart.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) numbers: &'a mut [u8; NUMBERS_LEN],
+    pub(crate) iv: &'a mut [u8],
+    pub(crate) data: &'a mut [u8],
+    pub(crate) icv: &'a mut [u8],
+}
+
+/// The half of an extended number that is authenticated though it is not in the packet (RFC 4303
+/// section 2.2.1); nothing without ESN.
+pub(crate) fn implicit_half(sequence: u64, width: Width) -> ArrayVec<u8, 4> {
+    let high = ((sequence >> 32) as u32).to_be_bytes();
+    match width {
+        Width::Bits32 => ArrayVec::new(),
+        Width::Esn => ArrayVec::from(high),
+    }
+}
 
 /// What the AEAD needs beside the packet: the nonce, and the AAD which with ESN is not in the
 /// packet.

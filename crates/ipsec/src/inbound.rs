@@ -112,18 +112,25 @@ impl InboundSa {
     #[inline]
     pub fn prepare(&self, esp: &[u8]) -> Result<Opening, DropReason> {
         let fields = Fields::parse(esp).ok_or(DropReason::EspMalformed)?;
-        if fields.spi != self.spi.get() {
+        let sequence = self.judge(fields.spi, fields.sequence_low)?;
+        let input = AeadInput::new(self.spi, sequence, self.width, self.salt, fields.iv);
+        Ok(Opening { input, sequence })
+    }
+
+    /// The number of a packet that is worth a look.
+    #[inline]
+    fn judge(&self, spi: u32, sequence_low: u32) -> Result<u64, DropReason> {
+        if spi != self.spi.get() {
             return Err(DropReason::UnknownSpi);
         }
-        let sequence = self.sequence(fields.sequence_low)?;
+        let sequence = self.sequence(sequence_low)?;
         // No sender uses number 0, so there is nothing ambiguous about it.
         if sequence > self.floor || sequence == 0 {
             self.window.check(sequence).map_err(refusal)?;
         } else if self.has_left_the_floor(sequence) {
             return Err(DropReason::TooOld);
         }
-        let input = AeadInput::new(self.spi, sequence, self.width, self.salt, fields.iv);
-        Ok(Opening { input, sequence })
+        Ok(sequence)
     }
 
     /// Judges a packet whose job has run; `authentic` is the job's `ok`. Moves the replay window,
@@ -138,8 +145,10 @@ impl InboundSa {
         authentic: bool,
         esp: &mut [u8],
     ) -> Result<Opened, DropReason> {
-        let judged =
-            self.accept(&opening, authentic).and_then(|()| self.decapsulate(&opening, esp));
+        let judged = self.accept(&opening, authentic).and_then(|()| {
+            let (data, _) = esp::split_mut(esp).ok_or(DropReason::EspMalformed)?;
+            self.decapsulate(&opening, data, ESP_HEADER_LEN)
+        });
         if judged.is_err()
             && let Some(refused) = esp.get_mut(ESP_HEADER_LEN..)
         {
@@ -153,6 +162,11 @@ impl InboundSa {
     /// # Errors
     /// As [`prepare`](Self::prepare) and [`finish`](Self::finish).
     pub fn open(&mut self, esp: &mut [u8]) -> Result<Opened, DropReason> {
+        if self.is_composed() {
+            let opening = self.prepare_composed(esp)?;
+            let authentic = self.open_composed(&opening, esp);
+            return self.finish_composed(opening, authentic, esp);
+        }
         let opening = self.prepare(esp)?;
         let job = opening.job(self, esp).ok_or(DropReason::EspMalformed)?;
         let authentic = job.key.open_one(&job.nonce, job.aad, job.data, job.tag).is_ok();
@@ -292,8 +306,12 @@ impl InboundSa {
     }
 
     #[inline]
-    fn decapsulate(&mut self, opening: &Opening, esp: &mut [u8]) -> Result<Opened, DropReason> {
-        let (data, _) = esp::split_mut(esp).ok_or(DropReason::EspMalformed)?;
+    fn decapsulate(
+        &mut self,
+        opening: &Opening,
+        data: &[u8],
+        start: usize,
+    ) -> Result<Opened, DropReason> {
         let payload = strip_trailer(data)?;
         let view = ipv4::View::parse(payload).map_err(|_| DropReason::InnerMalformed)?;
         let flow = FlowKey::of(&view).ok_or(DropReason::InnerMalformed)?;
@@ -308,7 +326,7 @@ impl InboundSa {
         // (RFC 4303 section 2.7).
         let inner_len = view.total_len();
         self.bytes += inner_len as u64;
-        let inner = ESP_HEADER_LEN..ESP_HEADER_LEN + inner_len;
+        let inner = start..start + inner_len;
         Ok(Opened { inner, flow, sequence: opening.sequence })
     }
 }
@@ -398,5 +416,6 @@ pub struct Opened {
     pub sequence: u64,
 }
 
+mod composed;
 #[cfg(test)]
 mod tests;

@@ -92,7 +92,7 @@ impl OutboundSa {
         }
         let inner_len = buf.bytes().len();
         let padding = padding_len(inner_len);
-        grow(buf, padding + TRAILER_LEN + ICV_LEN)?;
+        grow(buf, ESP_HEADER_LEN, padding + TRAILER_LEN + ICV_LEN)?;
         let sequence = self.range.take().ok_or(DropReason::RangeExhausted)?;
         let iv = sequence.to_be_bytes();
         self.write_around(buf.bytes_mut(), padding, &iv);
@@ -110,6 +110,9 @@ impl OutboundSa {
     /// # Errors
     /// As [`begin_seal`](Self::begin_seal).
     pub fn seal<B: PacketBuf>(&mut self, buf: &mut B) -> Result<u64, DropReason> {
+        if self.is_composed() {
+            return self.seal_composed(buf).map(|sealing| sealing.sequence);
+        }
         let sealing = self.begin_seal(buf)?;
         let job = sealing.job(self, buf.bytes_mut()).ok_or(DropReason::NoRoom)?;
         *job.tag =
@@ -230,10 +233,10 @@ impl OutboundSa {
 
 /// Room in front and behind, or nothing at all.
 #[inline]
-fn grow<B: PacketBuf>(buf: &mut B, behind: usize) -> Result<(), DropReason> {
-    buf.prepend(ESP_HEADER_LEN).map_err(|_| DropReason::NoRoom)?;
+fn grow<B: PacketBuf>(buf: &mut B, in_front: usize, behind: usize) -> Result<(), DropReason> {
+    buf.prepend(in_front).map_err(|_| DropReason::NoRoom)?;
     buf.append(behind).map_err(|_| {
-        buf.trim_front(ESP_HEADER_LEN);
+        buf.trim_front(in_front);
         DropReason::NoRoom
     })
 }
@@ -275,5 +278,6 @@ impl Sealing {
     }
 }
 
+mod composed;
 #[cfg(test)]
 mod tests;

@@ -12,8 +12,8 @@ use crate::{IpsecError, Selectors, Spi};
 /// Octets of salt behind the key in KEYMAT (RFC 4106 section 8.1, RFC 7634 section 2, RFC 4543
 /// section 5.2).
 pub(crate) const SALT_LEN: usize = 4;
-/// Most octets of key and salt.
-const KEYMAT_LEN_MAX: usize = 32 + SALT_LEN;
+/// Most octets of key and salt of an algorithm that is one transform.
+const AEAD_KEYMAT_LEN_MAX: usize = 32 + SALT_LEN;
 
 /// How ESP travels to the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,15 +33,43 @@ pub enum Encapsulation {
 #[derive(Clone, PartialEq, Eq)]
 pub struct SaKey {
     algorithm: AeadAlgorithm,
-    /// As many octets as the algorithm takes.
-    octets: Zeroizing<ArrayVec<u8, KEYMAT_LEN_MAX>>,
+    /// As many as the algorithm takes.
+    octets: Octets,
+}
+
+/// The common ones without a way to another place: there are two for each of many SAs.
+#[derive(Clone, PartialEq, Eq)]
+enum Octets {
+    Few(Zeroizing<ArrayVec<u8, AEAD_KEYMAT_LEN_MAX>>),
+    Many(SecretBytes),
+}
+
+impl Octets {
+    fn new(octets: &[u8]) -> Self {
+        let mut few = ArrayVec::new();
+        match few.try_extend_from_slice(octets) {
+            Ok(()) => Self::Few(Zeroizing::new(few)),
+            Err(_) => Self::Many(SecretBytes::from(octets)),
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Few(octets) => octets,
+            Self::Many(octets) => octets.as_bytes(),
+        }
+    }
 }
 
 impl SaKey {
-    /// Octets of KEYMAT an algorithm takes: the key, then the salt.
+    /// Octets of KEYMAT an algorithm takes: the key, then the salt. A composition has the cipher's key
+    /// (with AES-CTR its nonce), then the integrity algorithm's.
     #[must_use]
     pub const fn keymat_len(algorithm: AeadAlgorithm) -> usize {
-        algorithm.key_len() + SALT_LEN
+        match algorithm {
+            AeadAlgorithm::Composed(composition) => composition.key_len(),
+            _ => algorithm.key_len() + SALT_LEN,
+        }
     }
 
     /// Splits KEYMAT into key and salt.
@@ -50,11 +78,10 @@ impl SaKey {
     /// [`IpsecError::KeyLength`] unless there are exactly [`keymat_len`](Self::keymat_len) octets.
     pub fn new(algorithm: AeadAlgorithm, key_and_salt: &[u8]) -> Result<Self, IpsecError> {
         let (wanted, got) = (Self::keymat_len(algorithm), key_and_salt.len());
-        let mut octets = Zeroizing::new(ArrayVec::new());
-        if got != wanted || octets.try_extend_from_slice(key_and_salt).is_err() {
+        if got != wanted {
             return Err(IpsecError::KeyLength { wanted, got });
         }
-        Ok(Self { algorithm, octets })
+        Ok(Self { algorithm, octets: Octets::new(key_and_salt) })
     }
 
     /// The algorithm the key is for.
@@ -71,7 +98,11 @@ impl SaKey {
 
     /// Expands the key.
     pub(crate) fn expand(&self) -> (AeadKey, [u8; SALT_LEN]) {
-        let (key, salt) = self.octets.split_last_chunk().unwrap_or((&[], &[0; SALT_LEN]));
+        let octets = self.octets.as_slice();
+        let (key, salt) = match self.algorithm {
+            AeadAlgorithm::Composed(_) => (octets, &[0; SALT_LEN]),
+            _ => octets.split_last_chunk().unwrap_or((&[], &[0; SALT_LEN])),
+        };
         (AeadKey::new(self.algorithm, key).unwrap_or_else(|_| AeadKey::refusing()), *salt)
     }
 }

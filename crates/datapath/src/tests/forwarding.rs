@@ -2,7 +2,8 @@
 
 use super::bench::*;
 use crate::{DropReason, Metric, WorkerCommand};
-use holdfast_ipsec::Encapsulation;
+use holdfast_crypto::{AeadAlgorithm, BlockMode, Composition, IntegrityAlgorithm};
+use holdfast_ipsec::{ChildSaParameters, Encapsulation, SaKey};
 use holdfast_packet::{HeapBuf, Side, frame, icmp, ipv4};
 use proptest::prelude::*;
 
@@ -56,10 +57,54 @@ fn whole_bursts_keep_their_order() {
 
 #[test]
 fn several_sas_share_one_burst() {
+    sas_share_one_burst([AeadAlgorithm::Aes128Gcm16; 5]);
+}
+
+#[test]
+fn sas_of_every_kind_of_algorithm_share_one_burst() {
+    let pair = |mode, integrity| AeadAlgorithm::Composed(Composition { mode, integrity });
+    sas_share_one_burst([
+        AeadAlgorithm::Aes192Gcm16,
+        pair(BlockMode::Cbc256, IntegrityAlgorithm::HmacSha512_256),
+        AeadAlgorithm::ChaCha20Poly1305,
+        pair(BlockMode::Ctr128, IntegrityAlgorithm::HmacSha256_128),
+        AeadAlgorithm::Aes256Gmac,
+    ]);
+}
+
+/// The longest packet that fits is one that the boundary and the ICV of the SA's algorithm leave room for.
+#[test]
+fn a_packet_that_only_another_algorithm_would_make_too_long_passes() {
+    let algorithm = AeadAlgorithm::Composed(Composition {
+        mode: BlockMode::Cbc128,
+        integrity: IntegrityAlgorithm::HmacSha512_256,
+    });
     let mut bench = Bench::new();
-    let mut peers: Vec<Peer> = (1..=5)
-        .map(|n| {
-            let parameters = parameters(n, Encapsulation::Esp);
+    let parameters = with_algorithm(parameters(1, Encapsulation::Esp), algorithm);
+    bench.install(&parameters);
+    bench.poll();
+    let mut peer = Peer::new(&parameters);
+    // 1500 less an IPv4 header, SPI and number, IV and ICV is 1424, 89 blocks.
+    let reply =
+        |len: usize| frame::udp_packet(COMMON, 80, [10, 77, 1, 9].into(), 1, &vec![b'y'; len - 28]);
+    let out = bench.outbound(&[reply(1422)]);
+    assert_eq!(out.len(), 1, "{:?}", bench.drops());
+    assert_eq!(peer.open(&out[0]), Ok(one_hop_on(&reply(1422))));
+    assert_ne!(bench.outbound(&[reply(1423)]).len(), 1, "not as one packet");
+}
+
+fn with_algorithm(parameters: ChildSaParameters, algorithm: AeadAlgorithm) -> ChildSaParameters {
+    let octets: Vec<u8> = (0_u8..).take(SaKey::keymat_len(algorithm)).collect();
+    let key = SaKey::new(algorithm, &octets).unwrap();
+    ChildSaParameters { inbound_key: key.clone(), outbound_key: key, ..parameters }
+}
+
+fn sas_share_one_burst(algorithms: [AeadAlgorithm; 5]) {
+    let mut bench = Bench::new();
+    let mut peers: Vec<Peer> = (1..)
+        .zip(algorithms)
+        .map(|(n, algorithm)| {
+            let parameters = with_algorithm(parameters(n, Encapsulation::Esp), algorithm);
             bench.install(&parameters);
             Peer::new(&parameters)
         })

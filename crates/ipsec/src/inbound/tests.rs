@@ -26,7 +26,7 @@ fn accepted(mut esp: Vec<u8>, receiver: &mut InboundSa) -> u64 {
 
 #[test]
 fn what_was_sealed_opens() {
-    for &algorithm in AeadAlgorithm::ALL {
+    for algorithm in AeadAlgorithm::every() {
         for esn in [false, true] {
             let parameters = parameters(algorithm, esn);
             let mut sender = OutboundSa::new(&parameters, SequenceRange::new(1, 1000));
@@ -63,6 +63,33 @@ fn the_packet_of_rfc_7634_opens() {
     let opened = InboundSa::new(&parameters, 0, 1000).open(&mut esp).expect("the RFC says so");
     assert_eq!((opened.sequence, opened.inner.len()), (5, 84));
     assert_eq!(opened.flow.src, Ipv4Addr::new(198, 51, 100, 5));
+}
+
+/// RFC 4303 section 3.4.3 and 2.2.1, whatever the algorithm: copies, changed bits and another high half.
+#[test]
+fn a_composition_refuses_copies_changed_bits_and_the_wrong_high_half() {
+    for composition in holdfast_crypto::Composition::all() {
+        let parameters = parameters(AeadAlgorithm::Composed(composition), true);
+        let next = (7 << 32) + 5;
+        let mut sender = OutboundSa::new(&parameters, SequenceRange::new(next, u64::MAX));
+        let mut receiver = InboundSa::new(&parameters, next - 1, u64::MAX);
+        let mut buf = HeapBuf::from_frame(&inner(61));
+        assert_eq!(sender.seal(&mut buf), Ok(next));
+        let sealed = buf.bytes().to_vec();
+        for bit in (64..sealed.len() * 8).step_by(5) {
+            let mut forged = sealed.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(refused(forged, &mut receiver), DropReason::IcvMismatch, "bit {bit}");
+        }
+        let mut elsewhere = InboundSa::new(&parameters, (8 << 32) + 4, u64::MAX);
+        assert_eq!(refused(sealed.clone(), &mut elsewhere), DropReason::IcvMismatch);
+        assert!(receiver.open(&mut sealed.clone()).is_ok(), "{composition:?}");
+        assert_eq!(receiver.open(&mut sealed.clone()), Err(DropReason::Replayed));
+        for len in 0..sealed.len() {
+            let cut = sealed.get(..len).unwrap_or_default().to_vec();
+            assert!(receiver.open(&mut cut.clone()).is_err(), "cut to {len}");
+        }
+    }
 }
 
 #[test]

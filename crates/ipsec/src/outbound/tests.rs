@@ -56,6 +56,23 @@ fn a_packet_is_laid_out_as_the_rfcs_say() {
 }
 
 #[test]
+fn a_composition_pads_to_its_boundary_and_no_further() {
+    for composition in holdfast_crypto::Composition::all() {
+        let parameters = parameters(AeadAlgorithm::Composed(composition), true);
+        let mut sa = OutboundSa::new(&parameters, SequenceRange::new(1, 1000));
+        for len in 28..100 {
+            let mut buf = HeapBuf::from_frame(&inner(len));
+            sa.seal(&mut buf).expect("a number is granted");
+            let esp_len = buf.bytes().len();
+            let encrypted = esp_len - 8 - composition.iv_len() - composition.icv_len();
+            assert_eq!(encrypted % composition.alignment(), 0, "{composition:?} {len}");
+            assert!((len + 2..len + 2 + composition.alignment()).contains(&encrypted));
+            assert!(sa.inner_len_max(esp_len) >= len && sa.inner_len_max(esp_len - 1) < len);
+        }
+    }
+}
+
+#[test]
 fn padding_is_as_short_as_can_be() {
     for len in 28..100 {
         let mut buf = HeapBuf::from_frame(&inner(len));
