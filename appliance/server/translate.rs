@@ -7,6 +7,7 @@ use crate::transport::Refusal;
 use holdfast_api as api;
 use holdfast_api::{Health, RequestKind, ResponseKind, Role};
 use holdfast_cluster::{MemberId, MemberRecord, Owner};
+use holdfast_crypto::{CryptoError, Level};
 use holdfast_datapath::CountersView;
 use holdfast_ike::IkeCounters;
 use holdfast_ipsec::{DropReason, TrafficSelector};
@@ -154,6 +155,7 @@ fn drop_reason(reason: DropReason, view: CountersView<'_>) -> api::DropReason {
 
 fn status(mut reply: StatusReply, context: &Context<'_>) -> api::Status {
     add_unconnected(&mut reply, context);
+    reply.problems.extend(broken_aead(Level::broken(), Level::chosen()));
     let health = match () {
         () if reply.cluster.leader.is_none() || reply.cluster.owner.is_none() => Health::Failed,
         () if !reply.problems.is_empty() => Health::Degraded,
@@ -177,7 +179,17 @@ fn status(mut reply: StatusReply, context: &Context<'_>) -> api::Status {
         started_unix_ms: context.started_unix_ms,
         outside_up: reply.outside_up,
         inside_up: reply.inside_up,
+        aead: Level::chosen().name().to_owned(),
     }
+}
+
+/// An implementation of AES-GCM that this processor has the instructions for and computes wrongly:
+/// a slower one serves, and something is the matter with the machine.
+fn broken_aead(broken: &[(Level, CryptoError)], chosen: Level) -> Option<Problem> {
+    let (level, error) = broken.first()?;
+    let what = format!("AES-GCM runs at level {chosen}, for {level} gives wrong answers: {error}");
+    let next_action = "replace this machine: its processor computes wrongly".to_owned();
+    Some(Problem { what, next_action })
 }
 
 /// Only the leader hears of everybody, but every member sees who does not answer its calls: a
@@ -439,6 +451,15 @@ fn failure(refused: RefusedReply) -> api::Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_level_that_gives_wrong_answers_is_a_problem_with_its_reason() {
+        assert_eq!(broken_aead(&[], Level::chosen()), None);
+        let wrong = (Level::Vaes512, CryptoError::SelfTest("a tag"));
+        let problem = broken_aead(&[wrong], Level::Portable).expect("there is one");
+        let what = "AES-GCM runs at level portable, for vaes512 gives wrong answers: self test failed: a tag";
+        assert_eq!(problem.what, what);
+    }
 
     #[test]
     fn selectors_read_like_what_was_configured() {

@@ -75,8 +75,11 @@ impl Sheet {
         let member = status.cluster.as_ref().map_or(0, |cluster| cluster.member);
         let version = clean(&status.version);
         let health = health.to_uppercase();
-        self.lines
-            .push(fit(&format!("{health}  member {member}, Holdfast {version}"), TERMINAL_COLUMNS));
+        let mut title = format!("{health}  member {member}, Holdfast {version}");
+        if !status.aead.is_empty() {
+            title.push_str(&format!(", AES-GCM {}", clean(&status.aead)));
+        }
+        self.lines.push(fit(&title, TERMINAL_COLUMNS));
     }
 
     /// A labelled value, broken into at most `lines_max` lines.

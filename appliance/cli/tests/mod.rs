@@ -101,7 +101,7 @@ fn a_sound_cluster_reads_like_this() {
     assert_eq!(
         ran.out,
         "\
-OK  member 1, Holdfast 0.1.0 (1a2b3c4d5e6f)
+OK  member 1, Holdfast 0.1.0 (1a2b3c4d5e6f), AES-GCM vaes512
 Common address  198.51.100.100 is owned by member 1 for 3 min 12 s, since
                 2026-03-01T11:56:48Z, epoch 5, incarnation 7
 This member     owner, lease for 24.3 ms, incarnation 7, running for 1 d 0 h
@@ -280,6 +280,7 @@ fn json_is_accepted_before_and_after_the_command_with_stable_names() {
     assert_eq!(
         keys(&json),
         [
+            "aead",
             "child_sas",
             "cluster",
             "common_address",

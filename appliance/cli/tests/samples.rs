@@ -225,6 +225,7 @@ pub(super) fn status() -> Status {
         started_unix_ms: NOON - 86_400_000,
         outside_up: true,
         inside_up: true,
+        aead: "vaes512".into(),
     }
 }
 

@@ -695,6 +695,9 @@ pub struct Status {
     /// Whether the inside port has link.
     #[prost(bool, tag = "16")]
     pub inside_up: bool,
+    /// The implementation of AES-GCM in use, as `[dpdk] aead` names it.
+    #[prost(string, tag = "17")]
+    pub aead: String,
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub enum Level {
 
 /// What keys are expanded for from the first one on.
 static CHOSEN: OnceLock<Level> = OnceLock::new();
+/// What gives wrong answers here.
+static BROKEN: OnceLock<Vec<(Level, CryptoError)>> = OnceLock::new();
 
 impl Level {
     /// Every level, the fastest first.
@@ -75,6 +77,12 @@ impl Level {
             }
         }
         (Self::Portable, broken)
+    }
+
+    /// The faster levels of which [`fastest`](Self::fastest) says that they give wrong answers; it is
+    /// asked once.
+    pub fn broken() -> &'static [(Self, CryptoError)] {
+        BROKEN.get_or_init(|| Self::fastest().1)
     }
 
     /// Sets the level for the whole process, before the first key is expanded.
