@@ -248,8 +248,8 @@ impl Siege {
         let key = logged_key(&self.scene.client);
         let mut seal = |number: u32, inner: Vec<u8>| -> Vec<u8> {
             let question = json!({
-                "op": "seal", "key_salt": hex(&key), "spi": spi, "sequence": last + number,
-                "esn": false, "inner": hex(&inner),
+                "op": "seal", "algorithm": "AES-GCM", "key_salt": hex(&key), "spi": spi,
+                "sequence": last + number, "esn": false, "inner": hex(&inner),
             });
             unhex(self.scapy.ask(&question)["esp"].as_str().expect("scapy seals"))
         };
