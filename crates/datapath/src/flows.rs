@@ -237,6 +237,11 @@ impl FlowTable {
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
+        if self.targets.is_empty() {
+            // No flow was remembered since the last time. A new owner is told to forget before it may
+            // serve, and its megabytes, long untouched, can take tens of milliseconds to write.
+            return;
+        }
         self.sets.fill(Set::EMPTY);
         self.targets.clear();
         self.version = self.version.wrapping_add(1);
