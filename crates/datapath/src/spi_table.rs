@@ -126,11 +126,14 @@ impl<T> SpiTable<T> {
 
     /// What is in a place.
     pub(crate) fn entry(&self, place: usize) -> Option<(Spi, &T)> {
-        (*self.spis.get(place)?).zip(self.values.get(place)?.as_ref())
+        // Values are looked at only where there is one: those of all places are megabytes.
+        let spi = (*self.spis.get(place)?)?;
+        Some((spi, self.values.get(place)?.as_ref()?))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Spi, &T)> {
-        self.spis.iter().zip(&self.values).filter_map(|(spi, value)| (*spi).zip(value.as_ref()))
+        let entries = self.spis.iter().zip(&self.values);
+        entries.filter_map(|(spi, value)| Some(((*spi)?, value.as_ref()?)))
     }
 
     /// Frees a slot and moves those behind it up.
