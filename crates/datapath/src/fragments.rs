@@ -56,11 +56,6 @@ pub(crate) struct FragmentTable<B> {
     begun: ArrayVec<FlowKey, BURST>,
 }
 
-/// The name of a datagram: a key with the identification in place of ports.
-const fn datagram(flow: &FlowKey, identification: u16) -> FlowKey {
-    FlowKey { src_port: identification, dst_port: 0, ..*flow }
-}
-
 impl<B> FragmentTable<B> {
     /// Knows nothing. Allocates all it will need.
     pub(crate) fn new() -> Self {
@@ -148,7 +143,7 @@ impl<P: Port> Nodes<P> {
     ) -> Result<Option<Onward<P::Buf>>, DropReason> {
         let (now, seed) = (context.now, context.tables.flow_seed);
         let packet = ipv4::View::parse(buf.bytes()).map_err(|_| DropReason::InnerMalformed)?;
-        let datagram = datagram(&flow, packet.identification());
+        let datagram = FlowKey::of_datagram(&packet);
         let connection = if packet.fragment_offset() == 0 {
             let first = FlowKey::of_first_fragment(&packet).ok_or(DropReason::InnerMalformed)?;
             self.fragments.remember(Known { datagram, connection: first, seen: now }, seed);

@@ -220,13 +220,7 @@ impl<P: Port> Nodes<P> {
 /// experienced congestion.
 fn described<B: PacketBuf>(buf: B) -> Result<(FlowKey, Piece<B>, bool), DropReason> {
     let packet = checked_packet(buf.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default())?;
-    let name = FlowKey {
-        src: packet.source(),
-        dst: packet.destination(),
-        protocol: packet.protocol(),
-        src_port: packet.identification(),
-        dst_port: 0,
-    };
+    let name = FlowKey::of_datagram(&packet);
     let (offset, len) = (packet.fragment_offset(), packet.payload().len());
     let is_last = !packet.more_fragments();
     // Every piece but the last ends where another can begin, and none beyond the longest packet.

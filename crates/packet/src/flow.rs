@@ -67,6 +67,18 @@ impl FlowKey {
         Some(Self { src_port, dst_port, ..Self::of(packet)? })
     }
 
+    /// What the fragments of one datagram have in common: a key with the identification in place of
+    /// the source port (RFC 791, 3.2).
+    pub fn of_datagram(packet: &ipv4::View<'_>) -> Self {
+        Self {
+            src: packet.source(),
+            dst: packet.destination(),
+            protocol: packet.protocol(),
+            src_port: packet.identification(),
+            dst_port: 0,
+        }
+    }
+
     /// The key to distribute a checked packet by: like [`FlowKey::of`], but an ICMP error counts
     /// as part of the connection it reports on, so that it reaches the host that keeps it.
     pub fn of_connection(packet: &ipv4::View<'_>) -> Option<Self> {
