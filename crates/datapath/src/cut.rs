@@ -54,7 +54,7 @@ impl Ahead {
 }
 
 impl<P: Port> Nodes<P> {
-    /// Puts a frame that is too long for its tunnel aside, if its sender allows that it is cut.
+    /// Puts a frame that is too long for its tunnel aside.
     #[cold]
     pub(crate) fn set_leaving_aside(
         &mut self,
@@ -63,12 +63,10 @@ impl<P: Port> Nodes<P> {
         inner: InnerPacket,
         largest: usize,
     ) {
-        let allowed = !inner.dont_fragment;
-        self.set_aside(context, TooLong { buf, largest, ahead: Ahead::Tunnel(inner) }, allowed);
+        self.set_aside(context, TooLong { buf, largest, ahead: Ahead::Tunnel(inner) });
     }
 
-    /// Puts a packet that is too long for its target's network aside, if its sender allows that it
-    /// is cut.
+    /// Puts a packet that is too long for its target's network aside.
     #[cold]
     pub(crate) fn set_onward_aside(
         &mut self,
@@ -78,18 +76,17 @@ impl<P: Port> Nodes<P> {
         connection: FlowKey,
         largest: usize,
     ) {
-        let allowed = ipv4::View::parse(buf.bytes()).is_ok_and(|view| !view.dont_fragment());
         let ahead = Ahead::Target { flow, connection };
-        self.set_aside(context, TooLong { buf, largest, ahead }, allowed);
+        self.set_aside(context, TooLong { buf, largest, ahead });
     }
 
-    fn set_aside(&mut self, context: &Context<'_>, packet: TooLong<P::Buf>, allowed: bool) {
-        if !allowed || self.too_long.try_push(packet).is_err() {
+    fn set_aside(&mut self, context: &Context<'_>, packet: TooLong<P::Buf>) {
+        if self.too_long.try_push(packet).is_err() {
             context.drop_packet(DropReason::TooBig);
         }
     }
 
-    /// Sends what was set aside on its way, in pieces.
+    /// Sends what was set aside on its way, in pieces; what may not be cut goes no further.
     #[cold]
     pub(crate) fn go_on_in_pieces(&mut self, context: &Context<'_>) {
         for packet in std::mem::take(&mut self.too_long) {

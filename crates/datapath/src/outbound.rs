@@ -233,7 +233,8 @@ impl<P: Port> Nodes<P> {
         Err(DropReason::NeighbourUnresolved)
     }
 
-    /// Seals all packets in one call, whatever SAs they belong to; those of a composition are sealed.
+    /// Seals all packets in one call, whatever SAs they belong to; those of a composition are sealed
+    /// already.
     #[inline(never)]
     fn seal<const COMPOSED: bool>(&self, leaving: &mut ArrayVec<Leaving<P::Buf>, BURST>) {
         let mut jobs: ArrayVec<SealJob<'_>, BURST> = ArrayVec::new();
