@@ -44,12 +44,10 @@ impl Row {
         direction: Direction,
         load: &Load,
         implementation: &'static str,
-        mut runs: Vec<f64>,
+        runs: Vec<f64>,
         tsc: Tsc,
     ) -> Self {
-        runs.sort_by(f64::total_cmp);
-        let at = |index: usize| runs.get(index).copied().unwrap_or(f64::NAN);
-        let cycles = [at(0), at(runs.len() / 2), at(runs.len().saturating_sub(1))];
+        let cycles = readme::spread(runs);
         let [_, median, _] = cycles;
         Self { direction, load: *load, implementation, cycles, mpps_p50: tsc.mhz / median }
     }

@@ -88,10 +88,7 @@ fn measure(case: &Case, options: &Options, tsc: Tsc) -> Vec<Row> {
     let wanted = names.into_iter().filter(|name| options.wants_implementation(name));
     wanted
         .map(|name| {
-            let mut runs = together(case, name, options.runs, tsc);
-            runs.sort_by(f64::total_cmp);
-            let at = |index: usize| runs.get(index).copied().unwrap_or(f64::NAN);
-            let cycles = [at(0), at(runs.len() / 2), at(runs.len().saturating_sub(1))];
+            let cycles = readme::spread(together(case, name, options.runs, tsc));
             let mpps_p50 = case.workers as f64 * tsc.mhz / cycles[1];
             Row { case: *case, implementation: name, cycles, mpps_p50 }
         })

@@ -6,6 +6,13 @@ use std::path::Path;
 
 const README: &str = "perf/README.md";
 
+/// The least, the median and the greatest of some runs.
+pub(crate) fn spread(mut runs: Vec<f64>) -> [f64; 3] {
+    runs.sort_by(f64::total_cmp);
+    let at = |index: usize| runs.get(index).copied().unwrap_or(f64::NAN);
+    [at(0), at(runs.len() / 2), at(runs.len().saturating_sub(1))]
+}
+
 /// Writes rows as one JSON array, its brackets on lines of their own.
 pub(crate) fn write_json(file: &str, rows: Vec<Value>) {
     let text = serde_json::to_string_pretty(&Value::Array(rows)).unwrap_or_default();

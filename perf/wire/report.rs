@@ -29,13 +29,11 @@ impl Row {
         figures: &[Figure],
         tsc: Tsc,
     ) -> Self {
-        let mut cycles: Vec<f64> = figures
+        let runs = figures
             .iter()
             .map(|figure| tsc.cycles(figure.elapsed) / figure.packets as f64)
             .collect();
-        cycles.sort_by(f64::total_cmp);
-        let at = |index: usize| cycles.get(index).copied().unwrap_or(f64::NAN);
-        let cycles = [at(0), at(cycles.len() / 2), at(cycles.len().saturating_sub(1))];
+        let cycles = readme::spread(runs);
         let [_, median, _] = cycles;
         Self { case, implementation, cycles, mpps_p50: tsc.mhz / median }
     }
